@@ -1,0 +1,105 @@
+# Everything below needs only Python 3.11, g++ and make: the first target you ask for makes .venv.
+#   PYTHON   the interpreter to build .venv from
+#   VENV     where to put it
+#   TORCH    what pip installs as torch (default: the CPU pin, or the newest where nvidia-smi works)
+#   TORCH_INDEX   an extra package index for it, such as the CPU index that pytorch.org names
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),torch>=2.10,torch==2.13.0)
+TORCH_INDEX ?=
+WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMPS := $(VENV)/.stamps
+NATIVE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' 2>/dev/null)
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	touch $@
+
+# torch comes first and alone: with none installed, any package that asks for it brings the CUDA build (5 GB)
+$(STAMPS)/torch: $(STAMPS)/venv
+	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') '$(TORCH)' 'setuptools>=77.0.3' wheel 'pybind11>=2.13' ninja numpy
+	touch $@
+
+$(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch
+	$(PIP) install --no-build-isolation -e '.[hf,plots]'
+	touch $@
+
+# the installation compiled everything; later edits go through ninja, which recompiles what they touch
+$(STAMPS)/extension: $(NATIVE) $(STAMPS)/install
+	if [ -n "$$(find csrc -type f -newer $(STAMPS)/install)" ]; then $(PY) setup.py --quiet build_ext --inplace; fi
+	touch $@
+
+$(STAMPS)/test: $(STAMPS)/install
+	$(PIP) install 'sltfast[test,dev]'
+	touch $@
+
+$(STAMPS)/bench: $(STAMPS)/install
+	$(PIP) install 'sltfast[bench]'
+	touch $@
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.PHONY: build
+build: $(STAMPS)/extension ## make .venv and the native extension
+
+.PHONY: demo
+demo: build ## train a small transformer on real text and estimate its LLC along training
+	$(BIN)/sltfast demo $(DEMO_ARGS)
+
+.PHONY: test
+test: lint pytest ## build, lint and run every test that needs no GPU and no patience
+
+# two processes of one thread each beat one process of two: most tests are too small to split
+.PHONY: pytest
+pytest: build $(STAMPS)/test ## the tests alone; PYTEST_ARGS='tests/ops -k philox' narrows them
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: build $(STAMPS)/test ## ruff, mypy and clang-format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(NATIVE),$(BIN)/clang-format --dry-run --Werror $(NATIVE))
+
+.PHONY: format
+format: $(STAMPS)/test ## rewrite Python and C++ sources in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
+
+.PHONY: soak
+soak: build $(STAMPS)/test ## the tests that take minutes
+	$(PY) -m pytest -m soak $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: build $(STAMPS)/bench ## rewrite benchmarks/results from this machine
+	$(PY) benchmarks/langevin_step.py
+	$(PY) benchmarks/import_time.py
+
+.PHONY: examples
+examples: build ## run every example
+	for example in examples/*.py; do echo "== $$example"; $(PY) "$$example"; done
+
+.PHONY: dist
+dist: build $(STAMPS)/test ## source distribution and wheel in dist/
+	$(PY) -m build --no-isolation --outdir dist
+
+.PHONY: clean
+clean: ## remove what was built, keep .venv
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache sltfast/_C*.so sltfast/_ops*.so
+	rm -f $(STAMPS)/install $(STAMPS)/extension
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

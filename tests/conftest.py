@@ -1,0 +1,11 @@
+"""Settings that hold for every test: no model hub, no screen, no threads inside tokenizers."""
+
+import os
+
+# read when huggingface_hub, datasets and matplotlib are first imported, and inherited by child processes
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
