@@ -1,0 +1,30 @@
+"""Closed forms and exact references that λ̂ is tested against; plain numpy, no model needed.
+
+Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_coefficient`,
+`monomial_learning_coefficient`, `separable_learning_coefficient`. λ̂ at finite nβ and γ: `quadratic_llc`,
+`quadrature_llc`. λ̂ of SGLD at a finite step ε and batch size: `quadratic_llc_sgld`, `quadrature_llc_sgld`,
+`LinearRegression`, and the largest step `sgld_stability_limit`.
+"""
+
+from .gaussian import quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
+from .learning_coefficients import (
+    dln_learning_coefficient,
+    monomial_learning_coefficient,
+    rrr_learning_coefficient,
+    separable_learning_coefficient,
+)
+from .quadrature import quadrature_llc, quadrature_llc_sgld
+from .regression import LinearRegression
+
+__all__ = [
+    "LinearRegression",
+    "dln_learning_coefficient",
+    "monomial_learning_coefficient",
+    "quadratic_llc",
+    "quadratic_llc_sgld",
+    "quadrature_llc",
+    "quadrature_llc_sgld",
+    "rrr_learning_coefficient",
+    "separable_learning_coefficient",
+    "sgld_stability_limit",
+]
