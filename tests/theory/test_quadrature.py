@@ -28,7 +28,6 @@ def test_localized_monomials(power, gamma, expected):
 @pytest.mark.parametrize(
     ("p", "q", "values"),
     [
-        # The last value of w1² w2² is recomputed: integrating w2 out by hand leaves a smooth integral in w1 (below).
         (2, 2, (0.3614, 0.3903, 0.4271, 0.4515)),
         (2, 4, (0.2095, 0.2249, 0.2420, 0.2486)),
         (4, 4, (0.1505, 0.1652, 0.1884, 0.2067)),
@@ -42,7 +41,7 @@ def test_normal_crossings(p, q, values):
 
 @pytest.mark.parametrize("n_beta", [1.0, 145.0, 1e5, 1e8])
 def test_crossing_with_one_coordinate_integrated_out(n_beta):
-    # ∫ dw2 e^{−nβ w1² w2² − γ w2²/2} = √(2π/(2 nβ w1² + γ)) leaves λ̂ as a ratio of one-dimensional integrals in w1 = e^u.
+    # ∫ dw2 e^{−nβ w1² w2² − γ w2²/2} = √(2π/(2 nβ w1² + γ)) leaves a ratio of integrals over w1 = e^u.
     gamma = 2.0
     u = np.linspace(-40.0, 3.5, 400_001)
     square = np.exp(2 * u)
