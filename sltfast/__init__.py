@@ -1,0 +1,52 @@
+"""Measure neural networks with singular learning theory: localised SGLD chains and what can be read off them.
+
+Names in the order the data walks: sample weights around w*, then estimate from the recorded losses.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "default_nbeta": "sltfast.temperature",
+    "sample": "sltfast.sampling",
+    "open": "sltfast.results",
+    "llc": "sltfast.estimators.llc",
+    "compute_llc": "sltfast.estimators.llc",
+    "AllChainsDied": "sltfast.errors",
+    "ChainDiverged": "sltfast.errors",
+    "OutputMismatch": "sltfast.errors",
+    "ops": "sltfast.ops",
+    "plotting": "sltfast.plotting",
+    "theory": "sltfast.theory",
+}
+__all__ = [*_LAZY]
+
+if TYPE_CHECKING:
+    from sltfast import ops as ops
+    from sltfast import plotting as plotting
+    from sltfast import theory as theory
+    from sltfast.errors import AllChainsDied as AllChainsDied
+    from sltfast.errors import ChainDiverged as ChainDiverged
+    from sltfast.errors import OutputMismatch as OutputMismatch
+    from sltfast.estimators.llc import compute_llc as compute_llc
+    from sltfast.estimators.llc import llc as llc
+    from sltfast.results import open_run as open  # noqa: F401
+    from sltfast.sampling import sample as sample
+    from sltfast.temperature import default_nbeta as default_nbeta
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sltfast' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    value = module if module.__name__ == f"sltfast.{name}" else getattr(module, "open_run" if name == "open" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

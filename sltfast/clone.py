@@ -1,0 +1,50 @@
+"""A structural clone: the caller's modules over again, sharing every weight's storage, so the caller's
+model is never touched while chains move weights of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module behind torch.compile and (Distributed)DataParallel wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
+    """Copy the module tree; parameters share storage with the caller's (when on ``device``), frozen.
+
+    Parameters stay tied where they were tied. Buffers are copied, because a forward may change them.
+
+    Raises:
+        TypeError: the module tree cannot be copied (locks, open files, non-leaf weights).
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if id(parameter) not in memo:
+            shared = parameter.detach().to(device)
+            memo[id(parameter)] = nn.Parameter(shared, requires_grad=False)
+    try:
+        clone: nn.Module = copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{type(model).__name__} cannot be copied ({error}); sltfast samples a copy so that your model stays as it "
+            "is: remove what copy.deepcopy refuses (locks, open files, weight_norm's derived weights)"
+        ) from error
+    clone.to(device)
+    config = getattr(clone, "config", None)
+    if hasattr(config, "use_cache"):
+        # A key-value cache costs memory and has no use where every forward sees whole sequences.
+        config.use_cache = False  # type: ignore[union-attr]
+    return clone

@@ -1,0 +1,25 @@
+"""What goes wrong while sampling, as types a caller can catch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ChainDiverged(RuntimeWarning):
+    """A chain met a non-finite loss or update: it was stopped and is excluded from every mean."""
+
+
+class AllChainsDied(RuntimeError):
+    """Every chain met a non-finite loss or update, so there is nothing to average.
+
+    Attributes:
+        samples: what was recorded until then, an ``xr.DataTree`` (or None).
+    """
+
+    def __init__(self, message: str, samples: Any = None) -> None:
+        super().__init__(message)
+        self.samples = samples
+
+
+class OutputMismatch(ValueError):
+    """``output_path`` holds another run (other model, data or settings) or something that is no run."""

@@ -1,0 +1,1 @@
+"""Estimates from recorded samples; nothing here sees a model."""

@@ -1,0 +1,114 @@
+"""Error bars and convergence of a mean over chains, and what to do when it has not converged."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+RHAT_LIMIT = 1.1
+DRIFT_Z = 3.0  # standard errors between the first and the last third of the trace
+DRIFT_SHARE = 0.1  # and this share of the mean: a difference that matters
+FEW_EFFECTIVE_DRAWS = 100.0
+
+
+class MeanEstimate(NamedTuple):
+    """A mean over chains and draws with its errors.
+
+    mcse: autocorrelation-based Monte Carlo standard error of the pooled mean.
+    between: standard deviation of the chains' means over √chains (NaN for one chain).
+    se: the larger of the two.  rhat: rank-normalised split R̂ (NaN for one chain).  ess: effective draws of the mean.
+    """
+
+    mean: float
+    se: float
+    mcse: float
+    between: float
+    rhat: float
+    ess: float
+
+
+def mean_estimate(trace: np.ndarray) -> MeanEstimate:
+    """Mean, standard errors, R̂ and ESS of a trace [chains, draws] (Vehtari et al. 1903.08008, through arviz-stats).
+
+    Too few draws for a figure (fewer than 4), or a constant trace, leave it NaN (or an MCSE of 0).
+
+    Raises:
+        ValueError: not two-dimensional, empty, or with values that are not finite.
+    """
+    if trace.ndim != 2 or trace.size == 0:
+        raise ValueError(f"a trace must have shape [chains, draws], got {trace.shape}")
+    if not np.isfinite(trace).all():
+        raise ValueError("a trace must be finite: exclude the chains that diverged")
+    chains, draws = trace.shape
+    mean = float(trace.mean())
+    between = float(trace.mean(axis=1).std(ddof=1) / math.sqrt(chains)) if chains > 1 else math.nan
+    mcse = rhat = ess = math.nan
+    if draws >= 4:
+        from arviz_stats.base import array_stats
+
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a constant trace divides 0 by 0 and has R̂ NaN
+            ess = float(array_stats.ess(trace, method="mean", **axes))
+            mcse = float(array_stats.mcse(trace, method="mean", **axes))
+            if chains > 1:
+                rhat = float(array_stats.rhat(trace, **axes))
+    errors = [error for error in (mcse, between) if not math.isnan(error)]
+    return MeanEstimate(mean, max(errors, default=math.nan), mcse, between, rhat, ess)
+
+
+class Verdict(NamedTuple):
+    """``word`` is "converged", "drifting" or "diverged"; ``advice`` names the setting to change."""
+
+    word: str
+    advice: str
+
+
+def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
+    """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
+
+    Diverged: a chain died. Drifting: R̂ above 1.1, a first and a last third that differ by more than 3 standard errors
+    and a tenth of the mean, or a mean below zero by more than two standard errors. Else converged.
+    """
+    if dead:
+        return Verdict("diverged", f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization")
+    estimate = mean_estimate(excess)
+    if excess.shape[1] < 12:
+        return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
+    third = excess.shape[1] // 3
+    first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
+    change = last.mean - first.mean
+    error = math.hypot(first.mcse, last.mcse)
+    if abs(change) > DRIFT_Z * error and abs(change) > DRIFT_SHARE * abs(estimate.mean):
+        return Verdict("drifting", _drift_advice(change, burnin))
+    if estimate.rhat > RHAT_LIMIT:
+        return Verdict(
+            "drifting",
+            f"the chains disagree (R̂ {estimate.rhat:.2f}): raise num_draws or num_burnin_steps, or localization, "
+            "to make them mix sooner",
+        )
+    if estimate.mean < -2 * estimate.se:
+        return Verdict(
+            "drifting",
+            "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
+            "stay closer",
+        )
+    if estimate.ess < FEW_EFFECTIVE_DRAWS:
+        return Verdict("converged", f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error")
+    return Verdict("converged", "no change needed")
+
+
+def _drift_advice(change: float, burnin: int) -> str:
+    if change < 0:
+        return (
+            "the loss still falls along the chain: raise num_burnin_steps; if it falls below the loss at w*, w* is no "
+            "minimum: train further or raise localization"
+        )
+    start = "raise num_burnin_steps" if burnin else "set num_burnin_steps"
+    return (
+        f"the loss still rises along the chain: {start} and num_draws; if it never levels off, raise localization "
+        "or lower lr"
+    )

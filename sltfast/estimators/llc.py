@@ -1,0 +1,207 @@
+"""The local learning coefficient: λ̂ = nβ·(E[L(w)] − L(w*))."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from sltfast.errors import AllChainsDied
+from sltfast.estimators.diagnostics import mean_estimate, verdict
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import nn
+
+    from sltfast.losses import LossFn
+    from sltfast.observables import ObservableSpec
+
+InitLoss = Literal["paired", "dataset", "init_batches"]
+
+
+def llc(
+    model: nn.Module,
+    dataset: Any,
+    observables: Mapping[str, ObservableSpec] | None = None,
+    *,
+    lr: float,
+    n_beta: float,
+    loss_fn: LossFn | None = None,
+    include_burnin: bool = False,
+    init_loss: InitLoss = "paired",
+    **sampling: Any,
+) -> xr.Dataset:
+    """Sample around w* and estimate the local learning coefficient.
+
+    λ̂(w*) = nβ·(E_β[L(w)] − L(w*)), the expectation over p(w) ∝ exp(−nβ·L(w) − γ/2·|w − w*|²).
+
+    Args:
+        model: see ``sltfast.sample``.
+        dataset: see ``sltfast.sample``.
+        observables: taken for devinterp's sake and not evaluated: an LLC needs none.
+        lr: step size ε > 0.
+        n_beta: inverse temperature nβ (see ``default_nbeta``).
+        loss_fn: ``loss_fn(model, batch) -> losses per item``; not needed for language models.
+        include_burnin: average over burn-in too, as devinterp does.
+        init_loss: see ``compute_llc``.
+        **sampling: every other keyword of ``sltfast.sample``.
+
+    Returns:
+        See ``compute_llc``.
+
+    Raises:
+        As ``sltfast.sample``.
+
+    Source: Lau et al. 2308.12108.
+    """
+    from sltfast.sampling import sample
+
+    _check_init_loss(init_loss)
+    if observables is not None and not isinstance(observables, Mapping):
+        raise TypeError(f"observables must be a mapping from name to data set, got {type(observables).__name__}")
+    needed: dict[str, Any] = {"save_token_losses": False, "dataset_init_loss": init_loss == "dataset"}
+    if init_loss != "init_batches":
+        needed["num_init_loss_batches"] = 0
+        sampling.pop("num_init_loss_batches", None)
+    samples = sample(model, dataset, lr=lr, n_beta=n_beta, loss_fn=loss_fn, **{**needed, **sampling})
+    return compute_llc(samples, include_burnin=include_burnin, init_loss=init_loss)
+
+
+def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss: InitLoss = "paired") -> xr.Dataset:
+    """The local learning coefficient of recorded samples, with error bars and a verdict.
+
+    λ̂_c = nβ·mean_t[ℓ(w_t; b_t) − ℓ(w*; b_t)] for each chain c; λ̂ is the mean over the chains that lived. Pairing on
+    the same batch b_t takes the batch's own level out of the trace, so its errors and R̂ are those of the chain.
+    A negative λ̂ is reported as it is.
+
+    Args:
+        samples: from ``sltfast.sample`` or ``sltfast.open`` (also interrupted), or devinterp's tree (no paired losses:
+            its ``init_loss`` is used).
+        include_burnin: average over burn-in too, as devinterp does.
+        init_loss: L(w*) as "paired" differences; over the whole "dataset" (sampled with ``dataset_init_loss=True``);
+            or the mean of the first "init_batches", as devinterp does.
+
+    Returns:
+        ``xr.Dataset``: ``llc_mean``, ``llc_std`` (over chains, ddof 0 as in devinterp), ``llc_per_chain`` (chain; NaN
+        where it died), ``llc_se`` = max(``llc_mcse``, between-chain), ``llc_mcse``, ``llc_ci`` (bound: λ̂ ∓ 1.96·SE),
+        ``rhat``, ``ess``, ``loss_trace``, ``excess_trace`` (chain, step; nats per item, burn-in included),
+        ``init_loss``, ``alive``, ``death_step``. λ̂ is dimensionless. attrs: ``verdict``
+        ("converged", "drifting" or "diverged"),
+        ``advice``, and the sampler's settings.
+
+    Raises:
+        ValueError: ``init_loss`` is unknown or was not recorded, or fewer than one draw is there.
+        AllChainsDied: no chain lived.
+
+    Source: Lau et al. 2308.12108; errors: Vehtari et al. 1903.08008.
+    """
+    import xarray as xr
+
+    _check_init_loss(init_loss)
+    tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    sampler = tree.attrs["metadata"]["config"]["sampler"]
+    n_beta, burnin = float(sampler["n_beta"]), int(sampler["num_burnin_steps"])
+    loss, at_init, reference = _losses(tree, init_loss)
+    chains = loss.shape[0]
+    alive = tree["alive"].values.astype(bool) if "alive" in tree else np.isfinite(loss).all(axis=1)
+    death = tree["death_step"].values if "death_step" in tree else np.where(alive, -1, _first_gap(loss))
+    alive, steps = _recorded(loss, alive, death, completed=tree.attrs.get("completed") == 1)
+    excess = loss - at_init
+    start = 0 if include_burnin else burnin
+    if steps <= start:
+        raise ValueError(f"{steps} steps were recorded, all of them burn-in ({burnin}): nothing is left to average")
+    kept = excess[alive, start:steps]
+    estimate = mean_estimate(kept)
+    per_chain = np.full(chains, math.nan)
+    per_chain[alive] = n_beta * kept.mean(axis=1)
+    judged = verdict(
+        excess[alive, burnin:steps] if steps > burnin else kept, dead=int((death >= 0).sum()), burnin=burnin
+    )
+    mean, error = n_beta * estimate.mean, n_beta * estimate.se
+    values = {
+        "llc_mean": mean,
+        "llc_std": float(per_chain[alive].std()),
+        "llc_per_chain": ("chain", per_chain),
+        "llc_scalar": mean,
+        "llc_se": error,
+        "llc_mcse": n_beta * estimate.mcse,
+        "llc_ci": ("bound", np.array([mean - 1.96 * error, mean + 1.96 * error])),
+        "rhat": estimate.rhat,
+        "ess": estimate.ess,
+        "loss_trace": (("chain", "step"), loss),
+        "excess_trace": (("chain", "step"), excess),
+        "init_loss": reference,
+        "alive": ("chain", alive),
+        "death_step": ("chain", death),
+    }
+    attrs = {
+        "verdict": judged.word,
+        "advice": judged.advice,
+        "init_loss_method": init_loss,
+        **_settings(sampler),
+    }
+    return xr.Dataset(values, coords={"bound": ["lower", "upper"]}, attrs=attrs)
+
+
+def _check_init_loss(init_loss: str) -> None:
+    if init_loss not in get_args(InitLoss):
+        raise ValueError(f"init_loss must be one of {get_args(InitLoss)}, got {init_loss!r}")
+
+
+def _losses(tree: Any, init_loss: InitLoss) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mini-batch losses [chain, step], what to subtract from them, and one number for L(w*)."""
+    if "loss" in tree:
+        loss = np.asarray(tree["loss"].values, dtype=np.float64)
+        if init_loss == "paired":
+            paired = tree["loss_at_init"].values
+            return loss, paired, float(np.nanmean(paired))
+        if init_loss == "dataset":
+            if "init_loss_dataset" not in tree:
+                raise ValueError("init_loss='dataset' needs samples taken with dataset_init_loss=True")
+            level = float(tree["init_loss_dataset"])
+            return loss, np.full((1, 1), level), level
+    elif "sampling_loss_micro" in tree:
+        loss = tree["sampling_loss_micro"].mean(["batch_sampling", "token_pos"], dtype=np.float64).values
+    else:
+        raise ValueError(f"the samples hold no losses of the sampled batches (variables: {sorted(tree.data_vars)})")
+    if init_loss == "dataset":
+        raise ValueError("init_loss='dataset' needs samples taken by sltfast with dataset_init_loss=True")
+    if "init_loss" not in tree:
+        raise ValueError("init_loss='init_batches' needs samples taken with num_init_loss_batches > 0")
+    level = float(tree["init_loss"].astype(np.float64).mean())
+    return loss, np.full((1, 1), level), level
+
+
+def _first_gap(loss: np.ndarray) -> np.ndarray:
+    return np.argmax(~np.isfinite(loss), axis=1)
+
+
+def _recorded(loss: np.ndarray, alive: np.ndarray, death: np.ndarray, *, completed: bool) -> tuple[np.ndarray, int]:
+    """The chains to average and how many of their steps: whole chains, or of an interrupted run what all have."""
+    counts = np.isfinite(loss).sum(axis=1)
+    living = (death < 0) & ((counts == loss.shape[1]) | (not completed)) & (counts > 0)
+    whole = living & (counts == loss.shape[1])
+    if whole.any():
+        if not whole[living].all():
+            _warn_partial(whole)
+        living = whole
+    elif not living.any():
+        raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=None)
+    elif not completed:
+        _warn_partial(living)
+    return living, int(counts[living].min())
+
+
+def _warn_partial(used: np.ndarray) -> None:
+    warnings.warn(
+        f"the run was interrupted: λ̂ is from {int(used.sum())} of {len(used)} chains",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _settings(sampler: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sampler.items() if isinstance(value, str | int | float)}

@@ -1,0 +1,94 @@
+"""What is read at a draw: fixed data sets whose per-item losses are evaluated at the chain's weights."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sltfast.batches import fetch
+from sltfast.data import Source, as_source
+from sltfast.losses import ItemLoss
+
+ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
+
+
+def observable_id(name: str) -> str:
+    """A name usable in a variable: other characters than letters, digits and _ become _; no leading digit."""
+    result = re.sub(r"\W", "_", name)
+    return f"_{result}" if not result or result[0].isdigit() else result
+
+
+class Observable:
+    """A fixed set of rows, evaluated without gradients.
+
+    Attributes:
+        name: as the caller gave it; ``id``: as it stands in variable names.
+        source, rows: the data and the chosen row indices, the same at every draw and in every chain.
+    """
+
+    def __init__(
+        self, name: str, source: Source, batches: int, batch_size: int, seed: int, device: torch.device
+    ) -> None:
+        needed = batches * batch_size
+        if len(source) < needed:
+            raise ValueError(
+                f"observable {name!r} has {len(source)} rows, fewer than batches_per_draw × batch_size = {batches} × "
+                f"{batch_size} = {needed}: give (data set, k) with k <= {len(source) // batch_size}, or a smaller "
+                "batch_size"
+            )
+        self.name, self.id, self.source, self.device = name, observable_id(name), source, device
+        self.batches_per_draw = batches
+        self.rows = np.array(random.Random(seed).sample(range(len(source)), needed), dtype=np.int64)
+        self._batches = [fetch(source, self.rows[k : k + batch_size], device) for k in range(0, needed, batch_size)]
+
+    def token_ids(self) -> Tensor | None:
+        """[rows, tokens] int64 on the CPU, where the batches are token sequences."""
+        ids = [batch.get("input_ids") if isinstance(batch, Mapping) else batch for batch in self._batches]
+        tokens = [x for x in ids if isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()]
+        return torch.cat(tokens).long().cpu() if len(tokens) == len(ids) else None
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, loss: ItemLoss) -> Tensor:
+        """Losses [rows, T] float32 at the model's present weights."""
+        return torch.cat([loss(model, batch).recorded() for batch in self._batches])
+
+
+def resolve_observables(
+    specs: Mapping[str, ObservableSpec] | None,
+    *,
+    batches_per_draw: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> list[Observable]:
+    """Observables from ``{name: data set}`` or ``{name: (data set, batches_per_draw)}``.
+
+    Raises:
+        TypeError: not a mapping.
+        ValueError: too few rows, or two names that become one identifier.
+    """
+    if specs is None:
+        return []
+    if not isinstance(specs, Mapping):
+        raise TypeError(f"observables must be a mapping from name to data set, got {type(specs).__name__}")
+    resolved: list[Observable] = []
+    for name, spec in specs.items():
+        dataset, batches = spec, batches_per_draw
+        if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[1], int):
+            dataset, batches = spec
+        if batches < 1:
+            raise ValueError(f"batches_per_draw of observable {name!r} must be >= 1, got {batches}")
+        observable = Observable(name, as_source(dataset), batches, batch_size, seed, device)
+        clash = [other.name for other in resolved if other.id == observable.id]
+        if clash:
+            raise ValueError(
+                f"observables {clash[0]!r} and {name!r} would both be called {observable.id!r}: rename one"
+            )
+        resolved.append(observable)
+    return resolved

@@ -1,0 +1,141 @@
+"""Losses at w*, the other half of every paired difference ℓ(w_t; b_t) − ℓ(w*; b_t)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sltfast.batches import BatchStream, fetch
+from sltfast.losses import ItemLoss, ItemLosses
+from sltfast.sampler.config import SamplerConfig
+
+SPLIT_TOLERANCE = 1e-3  # relative; far above fp rounding, far below what batch statistics do to a loss
+
+
+class Baseline:
+    """Losses at w* for every batch that the chains will see, each row forwarded once.
+
+    In eval mode a row's loss does not depend on its batch, so the forward passes are over distinct rows and shared by
+    all steps and chains. Where losses do depend on the batch (batch statistics, contrastive losses) every batch is
+    forwarded as it will be drawn.
+
+    Args:
+        model: the clone, at w*.
+        streams: the chains' batch streams (one, where they share their batches).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: ItemLoss,
+        streams: Sequence[BatchStream],
+        config: SamplerConfig,
+        device: torch.device,
+        tick: Callable[[int], None],
+    ) -> None:
+        self.model, self.loss, self.config, self.device, self.tick = model, loss, config, device, tick
+        self.streams = streams
+        self.by_rows = config.mode == "eval" and self._splits()
+        self._sums = np.zeros((len(streams[0].source), 2)) if self.by_rows else np.zeros((0, 2))
+        self._tokens: np.ndarray | None = None
+
+    @torch.no_grad()
+    def _splits(self) -> bool:
+        stream = self.streams[0]
+        rows = stream.rows(0)
+        if len(rows) < 2:
+            return True
+        whole = self._forward(rows).recorded().double()
+        half = self._forward(rows[: (len(rows) + 1) // 2]).recorded().double()
+        apart = (whole[: len(half)] - half).nan_to_num(0.0).abs().max()
+        return bool(apart <= SPLIT_TOLERANCE * max(1e-6, float(whole.nan_to_num(0.0).abs().max())))
+
+    def _forward(self, rows: np.ndarray) -> ItemLosses:
+        return self.loss(self.model, fetch(self.streams[0].source, rows, self.device))
+
+    @torch.no_grad()
+    def step_losses(self, num_steps: int) -> np.ndarray:
+        """ℓ(w*; b_t), float64 [streams, num_steps].
+
+        Raises:
+            ValueError: a loss at w* is NaN or infinite.
+        """
+        micro = self.config.gradient_accumulation_steps
+        result = np.zeros((len(self.streams), num_steps))
+        if self.by_rows:
+            wanted = [stream.rows(k) for stream in self.streams for k in _batches_until(stream, num_steps * micro)]
+            self._fill(np.unique(np.concatenate(wanted)) if wanted else np.zeros(0, dtype=np.int64))
+        for lane, stream in enumerate(self.streams):
+            for step in range(num_steps):
+                means = [self._mean(stream.rows(k)) for k in range(step * micro, (step + 1) * micro)]
+                result[lane, step] = np.mean(means)
+        return result
+
+    def _mean(self, rows: np.ndarray) -> float:
+        if not self.by_rows:
+            mean = float(self._forward(rows).mean(torch.float64))
+            self.tick(len(rows))
+            _check_finite(np.array([mean]), rows[:1])
+            return mean
+        sums, weights = self._sums[rows].sum(0)
+        return float(sums / weights) if weights else 0.0
+
+    def _fill(self, rows: np.ndarray) -> None:
+        """Forward rows not met yet; keep Σ weight·loss and Σ weight of each."""
+        missing = rows[self._sums[rows, 1] == 0]
+        size = self.config.batch_size
+        for start in range(0, len(missing), size):
+            part = missing[start : start + size]
+            losses = self._forward(part)
+            values = losses.values.double()
+            weights = torch.ones_like(values) if losses.weights is None else losses.weights.double()
+            totals = torch.stack([torch.where(weights != 0, weights * values, 0).sum(1), weights.sum(1)], dim=1)
+            numbers = totals.cpu().numpy()
+            _check_finite(numbers[:, 0], part)
+            self._sums[part] = numbers
+            self.tick(len(part))
+
+    @torch.no_grad()
+    def init_loss(self, num_batches: int) -> np.ndarray:
+        """Mean loss at w* over the first batches of each stream, by position: float64 [streams, T]."""
+        per_stream = []
+        for stream in self.streams:
+            total: Tensor | None = None
+            for k in range(num_batches):
+                values = self._forward(stream.rows(k)).recorded().double().nanmean(0)
+                total = values if total is None else total + values
+                self.tick(len(stream.rows(k)))
+            per_stream.append(np.asarray(total.cpu() if total is not None else []) / max(1, num_batches))
+        return np.stack(per_stream)
+
+    @torch.no_grad()
+    def dataset_loss(self) -> float:
+        """L(w*) over every row of the data set once."""
+        length = len(self.streams[0].source)
+        if self.by_rows:
+            self._fill(np.arange(length))
+            sums, weights = self._sums.sum(0)
+            return float(sums / weights) if weights else 0.0
+        size = self.config.batch_size
+        parts = [np.arange(start, start + size) for start in range(0, length - size + 1, size)]
+        return float(np.mean([self._mean(part) for part in parts]))
+
+
+def _batches_until(stream: BatchStream, count: int) -> range:
+    """Batches whose rows cover the first ``count`` of the stream: one epoch covers all that any later one draws,
+    but for the rows that each epoch's last partial batch leaves out.
+    """
+    whole = len(stream.source) % stream.batch_size == 0 or not stream.shuffle
+    return range(min(count, stream.batches_per_epoch) if whole else count)
+
+
+def _check_finite(values: np.ndarray, rows: np.ndarray) -> None:
+    bad = rows[~np.isfinite(values)]
+    if len(bad):
+        raise ValueError(
+            f"the loss at w* is NaN or infinite on rows {bad[:5].tolist()} of the data set: the model diverges before "
+            "the first step (check those rows, and the precision of the model)"
+        )

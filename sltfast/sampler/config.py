@@ -1,0 +1,165 @@
+"""The settings of a run, validated once and frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SAMPLING_METHODS = {
+    "sgmcmc_sgld": "sgld",
+    "sgld": "sgld",
+    "rmsprop_sgld": "rmsprop_sgld",
+    "rmsprop_sgld_hh": "rmsprop_sgld_hh",
+}
+RMSPROP_DEFAULTS = {"alpha": 0.99, "eps": 0.1}
+Mode = Literal["eval", "train"]
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Everything that decides a chain's trajectory, given model, data and restriction.
+
+    Target density exp(−nβ·L(w) − γ/2·|w − w*|² − λ/2·|w|²), step
+    w ← w − (ε/2)·G·[nβ·∇L_m(w) + γ(w − w*) + λw] + √ε·σ·√G·ξ  (Lau et al. 2308.12108; Welling & Teh 2011).
+
+    Attributes (field names are devinterp's):
+        lr: ε > 0.  n_beta: nβ >= 0.  localization: γ >= 0.  noise_level: σ >= 0.  llc_weight_decay: λ >= 0.
+        bounding_box_size: half-width b of a per-coordinate box around w*, or None.
+        num_chains, num_draws, num_burnin_steps, num_steps_bw_draws: steps of a chain are burn-in + draws × between;
+            draw d is read at step burn-in + d × between.
+        gradient_accumulation_steps: micro-batches of ``batch_size`` a step.
+        sampling_method: "sgmcmc_sgld" (identity G), "rmsprop_sgld" (v₀ = 0, uncorrected), "rmsprop_sgld_hh"
+            (v₋₁ = 1, bias-corrected; Hitchcock & Hoogland 2507.21449).
+        init_noise: standard deviation of Gaussian noise added to the chain's start, or None.
+    """
+
+    lr: float
+    n_beta: float
+    batch_size: int = 32
+    num_chains: int = 4
+    num_draws: int = 200
+    num_burnin_steps: int = 0
+    num_steps_bw_draws: int = 1
+    gradient_accumulation_steps: int = 1
+    num_init_loss_batches: int = 32
+    init_seed: int = 100
+    localization: float = 0.0
+    noise_level: float = 1.0
+    llc_weight_decay: float = 0.0
+    bounding_box_size: float | None = None
+    sampling_method: str = "sgmcmc_sgld"
+    sampling_method_kwargs: Mapping[str, float] = field(default_factory=dict)
+    init_noise: float | None = None
+    save_metrics: bool = False
+    shuffle: bool = True
+    match_sampling_input_ids_across_chains: bool = True
+    mode: Mode = "eval"
+
+    def __post_init__(self) -> None:
+        _number(self, "lr", above=0.0, hint="the step size ε, often 1e-5 to 1e-3")
+        _number(self, "n_beta", least=0.0, hint="see sltfast.default_nbeta(n)")
+        for name in ("localization", "noise_level", "llc_weight_decay"):
+            _number(self, name, least=0.0)
+        for name in ("bounding_box_size", "init_noise"):
+            if getattr(self, name) is not None:
+                _number(self, name, above=0.0, hint="or None")
+        for name in (
+            "batch_size",
+            "num_chains",
+            "num_draws",
+            "num_steps_bw_draws",
+            "gradient_accumulation_steps",
+        ):
+            _whole(self, name, 1)
+        for name in ("num_burnin_steps", "num_init_loss_batches", "init_seed"):
+            _whole(self, name, 0)
+        if self.sampling_method not in SAMPLING_METHODS:
+            raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
+        if self.mode not in ("eval", "train"):
+            raise ValueError(f"mode must be 'eval' or 'train', got {self.mode!r}")
+        allowed = set(RMSPROP_DEFAULTS) if self.method != "sgld" else set()
+        unknown = sorted(set(self.sampling_method_kwargs) - allowed)
+        if unknown:
+            raise ValueError(
+                f"sampling_method_kwargs {unknown} mean nothing to {self.sampling_method!r} "
+                f"(allowed: {sorted(allowed) or 'none'})"
+            )
+        if self.method != "sgld":
+            if not 0.0 <= self.rms_alpha <= 1.0:
+                raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.rms_alpha}")
+            if not self.rms_eps > 0.0:
+                raise ValueError(f"rmsprop eps must be > 0, got {self.rms_eps}")
+
+    @property
+    def method(self) -> str:
+        """The transition's name in ``ops.langevin_step_``."""
+        return SAMPLING_METHODS[self.sampling_method]
+
+    @property
+    def rms_alpha(self) -> float:
+        """Decay of RMSprop's running mean of squared gradients."""
+        return float(self.sampling_method_kwargs.get("alpha", RMSPROP_DEFAULTS["alpha"]))
+
+    @property
+    def rms_eps(self) -> float:
+        """RMSprop's floor: G = 1/(√v + eps)."""
+        return float(self.sampling_method_kwargs.get("eps", RMSPROP_DEFAULTS["eps"]))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of one chain."""
+        return self.num_burnin_steps + self.num_draws * self.num_steps_bw_draws
+
+    def draw_at(self, step: int) -> int | None:
+        """The draw that is read at a step, or None."""
+        draw, rest = divmod(step - self.num_burnin_steps, self.num_steps_bw_draws)
+        return draw if draw >= 0 and rest == 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        values = asdict(self)
+        values["sampling_method_kwargs"] = dict(self.sampling_method_kwargs)
+        return values
+
+
+def rmsprop_kwargs(
+    kwargs: Mapping[str, float] | None, rmsprop_eps: float | None, rmsprop_alpha: float | None
+) -> dict[str, float]:
+    """Merge devinterp's two spellings of the RMSprop settings.
+
+    Raises:
+        ValueError: the same setting given twice.
+    """
+    merged = dict(kwargs or {})
+    for key, value in (("eps", rmsprop_eps), ("alpha", rmsprop_alpha)):
+        if value is not None:
+            if key in merged:
+                raise ValueError(f"give rmsprop_{key} or sampling_method_kwargs[{key!r}], not both: specify only one")
+            merged[key] = value
+    return merged
+
+
+def _number(
+    config: SamplerConfig,
+    name: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    hint: str = "",
+) -> None:
+    value = getattr(config, name)
+    mend = f" ({hint})" if hint else ""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}{mend}")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} must be > {above:g}, got {value!r}{mend}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be >= {least:g}, got {value!r}{mend}")
+
+
+def _whole(config: SamplerConfig, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")

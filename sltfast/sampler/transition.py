@@ -1,0 +1,127 @@
+"""One SGLD (or RMSprop-SGLD) step of every chain in flight, through the fused op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sltfast import ops
+from sltfast.arena import Arena, Block
+from sltfast.sampler.config import SamplerConfig
+
+METRICS = (
+    "scaled_grad",
+    "unscaled_grad",
+    "localization",
+    "weight_decay",
+    "noise",
+    "distance",
+    "dot_grad_prior",
+    "dot_grad_noise",
+    "dot_prior_noise",
+)
+NORMS = 6  # the first six are norms, the rest dot products
+
+
+class Transition:
+    """State beside the weights (second moments, health) and the step itself.
+
+    Attributes:
+        alive: bool [C]; death_step: int64 [C], -1 while alive.
+        step_index: int64 [], the counter t; on the device, so nothing waits for the host.
+    """
+
+    def __init__(self, config: SamplerConfig, arena: Arena, chains: Sequence[int], device: torch.device) -> None:
+        self.config, self.arena = config, arena
+        count = len(chains)
+        self.chains = torch.tensor(list(chains), dtype=torch.int64, device=device)
+        self.step_index = torch.zeros((), dtype=torch.int64, device=device)
+        self.alive = torch.ones(count, dtype=torch.bool, device=device)
+        self.death_step = torch.full((count,), -1, dtype=torch.int64, device=device)
+        box = float("inf") if config.bounding_box_size is None else config.bounding_box_size
+        row = [
+            config.lr,
+            config.n_beta,
+            config.localization,
+            config.llc_weight_decay,
+            config.noise_level,
+            box,
+        ]
+        self.hyper = torch.tensor([row] * count, dtype=torch.float64, device=device)
+        self._kick = torch.tensor(
+            [[1.0, 0.0, 0.0, 0.0, config.init_noise or 0.0, float("inf")]] * count,
+            dtype=torch.float64,
+            device=device,
+        )
+        self._metrics = [torch.zeros(count, len(METRICS), dtype=torch.float64, device=device) for _ in arena.blocks]
+        self._no_gradient = torch.empty(0, device=device)
+
+    def reset(self) -> None:
+        """Start anew: weights at w* (plus the initial noise, if any), moments at their first value, all alive."""
+        self.arena.reset()
+        self.step_index.zero_()
+        self.alive.fill_(True)
+        self.death_step.fill_(-1)
+        for block in self.arena.blocks:
+            if self.config.method != "sgld":
+                first = 1.0 if self.config.method == "rmsprop_sgld_hh" else 0.0
+                block.v = torch.full_like(block.w, first)
+            if self.config.init_noise is not None:
+                nothing = [self._no_gradient] * len(block.names)
+                self._launch(block, nothing, self._kick, method="sgld", stream=ops.STREAM_INIT)
+
+    def step(self, gradients: list[list[Tensor | None]], loss: Tensor) -> None:
+        """w_t → w_{t+1} for gradients of the mean loss at w_t; a parameter without gradient counts as zero gradient.
+
+        Args:
+            gradients: per block and segment, [C, n] values or the parameter's shape (C = 1).
+            loss: float64 [C], the mini-batch losses; a chain whose loss is not finite dies and stays where it is.
+        """
+        for index, (block, taken) in enumerate(zip(self.arena.blocks, gradients, strict=True)):
+            grads = [self._no_gradient if g is None else g.contiguous() for g in taken]
+            metrics = self._metrics[index] if self.config.save_metrics else None
+            self._launch(block, grads, self.hyper, method=self.config.method, loss=loss, metrics=metrics)
+        self.step_index += 1
+
+    def metrics(self) -> Tensor:
+        """[C, 9] float64 of the last step over all blocks, in the order of ``METRICS``."""
+        if len(self._metrics) == 1:
+            return self._metrics[0]
+        stacked = torch.stack(self._metrics)
+        norms = stacked[..., :NORMS].square().sum(0).sqrt()
+        return torch.cat([norms, stacked[..., NORMS:].sum(0)], dim=-1)
+
+    def _launch(
+        self,
+        block: Block,
+        grads: list[Tensor],
+        hyper: Tensor,
+        *,
+        method: str,
+        stream: int = ops.STREAM_STEP,
+        loss: Tensor | None = None,
+        metrics: Tensor | None = None,
+    ) -> None:
+        ops.langevin_step_(
+            block.w,
+            grads,
+            block.anchors,
+            block.segments,
+            hyper,
+            self.step_index,
+            self.chains,
+            seed=self.config.init_seed,
+            stream=stream,
+            method=method,
+            v=block.v if method != "sgld" else None,
+            low=block.low if block.has_low else None,
+            masks=block.masks if block.has_masks else None,
+            loss=loss,
+            alive=self.alive,
+            death_step=self.death_step,
+            metrics=metrics,
+            rms_alpha=self.config.rms_alpha,
+            rms_eps=self.config.rms_eps,
+        )
