@@ -110,6 +110,7 @@ class Arena:
         for parameters_of_block in self._bound:
             for parameter in parameters_of_block:
                 parameter.requires_grad_(True)
+        self._leaves = [parameter for group in self._bound for parameter in group]
         self.num_chains = num_chains
         self._attached: int | None = None
 
@@ -126,6 +127,11 @@ class Arena:
             for index, parameter in enumerate(parameters):
                 parameter.data = block.view(index, chain)
         self._attached = chain
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a scalar loss, into the moving parameters alone (a model that a loss function closes over is
+        the caller's, and gets none)."""
+        loss.backward(inputs=self._leaves)
 
     def take_gradients(self) -> list[list[Tensor | None]]:
         """The gradients as autograd made them, block by block; the parameters are left without."""

@@ -42,7 +42,8 @@ def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({error}); sltfast samples a copy so that your model stays as it "
             "is: remove what copy.deepcopy refuses (locks, open files, weight_norm's derived weights)"
         ) from error
-    clone.to(device)
+    if any(buffer.device != device for buffer in clone.buffers()):
+        clone.to(device)
     config = getattr(clone, "config", None)
     if hasattr(config, "use_cache"):
         # A key-value cache costs memory and has no use where every forward sees whole sequences.

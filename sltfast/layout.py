@@ -23,11 +23,12 @@ class ArraySpec(NamedTuple):
     dtype: str
     rows: str = ""
     shared: bool = False  # the same values in every chain
+    unrecorded: int = 0  # what whole numbers and flags hold before they are recorded
 
     @property
     def fill(self) -> float | int:
-        """What an entry holds before it is recorded."""
-        return float("nan") if np.dtype(self.dtype).kind == "f" else 0
+        """What an entry holds before it is recorded: NaN in float arrays."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else self.unrecorded
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -62,8 +63,8 @@ def layout(
     specs = [
         ArraySpec("loss", ("chain", "step"), (chains, steps), "float64", "step"),
         ArraySpec("loss_at_init", ("chain", "step"), (chains, steps), "float64"),
-        ArraySpec("alive", ("chain",), (chains,), "bool"),
-        ArraySpec("death_step", ("chain",), (chains,), "int64"),
+        ArraySpec("alive", ("chain",), (chains,), "bool", unrecorded=1),
+        ArraySpec("death_step", ("chain",), (chains,), "int64", unrecorded=-1),
     ]
     if config.num_init_loss_batches:
         specs.append(ArraySpec("init_loss", ("chain", "token_pos"), (chains, positions), "float32"))

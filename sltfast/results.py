@@ -83,10 +83,7 @@ def open_run(path: str | Path) -> xr.DataTree:
 
 def _read_specs(side: Path) -> list[ArraySpec]:
     rows = json.loads((side / "specs.json").read_text())
-    return [
-        ArraySpec(name, tuple(dims), tuple(shape), dtype, rest, shared)
-        for name, dims, shape, dtype, rest, shared in rows
-    ]
+    return [ArraySpec(name, tuple(dims), tuple(shape), *rest) for name, dims, shape, *rest in rows]
 
 
 def existing_run(path: Path, attrs: Mapping[str, Any]) -> str:

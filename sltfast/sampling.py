@@ -184,7 +184,8 @@ def sample(
         if dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
         attrs = _attributes(config, seen, restriction, where)
-        attrs["sltfast"]["identity"] = run_identity(model, source, restriction, seen, loss)
+        identity = run_identity(model, source, restriction, seen, loss)
+        attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
         store, memory = _store(config, specs, attrs, output_path)
         if store is None:
             return _checked(open_run(Path(str(output_path))))
@@ -255,12 +256,12 @@ def _trial(
     mean = losses.mean()
     if not bool(torch.isfinite(mean)):
         raise ValueError(
-            f"the loss at w* is {float(mean)} on the first batch: the model diverges before the first step (check "
+            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step (check "
             "the data, and the precision of the model)"
         )
     if not mean.requires_grad:
         raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")
-    mean.backward()
+    arena.backward(mean)
     if all(gradient is None for taken in arena.take_gradients() for gradient in taken):
         raise ValueError(
             f"no gradient of {loss.name} reaches the selected weights: the loss must be computed with the model that "

@@ -75,6 +75,8 @@ class SamplerConfig:
             _whole(self, name, 1)
         for name in ("num_burnin_steps", "num_init_loss_batches", "init_seed"):
             _whole(self, name, 0)
+        if self.init_seed >= 1 << 64:
+            raise ValueError(f"init_seed must be below 2**64, got {self.init_seed}")
         if self.sampling_method not in SAMPLING_METHODS:
             raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
         if self.mode not in ("eval", "train"):

@@ -33,15 +33,14 @@ class Progress:
         if self._bar is None:
             return
         self._pending += 1
-        now = time.monotonic()
-        if now - self._drawn < REFRESH_SECONDS:
+        if recorded < len(excess) and time.monotonic() - self._drawn < REFRESH_SECONDS:
             return
         kept = excess[min(burnin, recorded - 1) : recorded]
         phase = "burn-in" if recorded <= burnin else f"λ̂ {self.n_beta * float(np.nanmean(kept)):.3g}"
         self._bar.set_description_str(f"chain {chain + 1}/{self.num_chains}", refresh=False)
         self._bar.set_postfix_str(phase, refresh=False)
         self._bar.update(self._pending)
-        self._pending, self._drawn = 0, now
+        self._pending, self._drawn = 0, time.monotonic()
 
     def skip(self, steps: int) -> None:
         """Steps that an earlier call made already, or that a dead chain will not make."""

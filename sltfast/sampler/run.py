@@ -22,7 +22,8 @@ from sltfast.sampler.progress import Progress
 from sltfast.sampler.transition import METRICS, Transition
 from sltfast.store import State, Store
 
-STATE_SECONDS = 10.0  # between two saved states; also at least 20 times what saving one takes
+STATE_SECONDS = 10.0  # between two saved states,
+STATE_COST = 20  # and at least this many times what saving one takes
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Run:
                 begun = time.monotonic()
                 self.store.save_state(chain, self._state(step))
                 saved = time.monotonic()
-                interval = max(STATE_SECONDS, 20 * (saved - begun))
+                interval = max(STATE_SECONDS, STATE_COST * (saved - begun))
             loss = self._step(chain, lane, step)
             died = int(self.transition.death_step[0])
             if died >= 0:
@@ -99,7 +100,7 @@ class Run:
             batch = stream.batch(k, self.device)
             losses = self.loss(self.clone, batch)
             mean = losses.mean()
-            (mean if micro == 1 else mean / micro).backward()
+            self.arena.backward(mean if micro == 1 else mean / micro)
             total += losses._replace(values=losses.values.detach()).mean(torch.float64) / micro
             if self.save_token_losses:
                 recorded.append(losses.recorded())

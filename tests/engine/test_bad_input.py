@@ -1,0 +1,67 @@
+"""Bad input is one clear error before the first step, and writes nothing."""
+
+import pytest
+import sltfast
+import torch
+from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
+
+GOOD = {"lr": 1e-3, "n_beta": 10.0, "num_chains": 1, "num_draws": 2, "batch_size": 8, "progress": False}
+DATA = regression_data()
+
+
+def nan_weights():
+    model = Mlp()
+    model.first.weight.data[0, 0] = float("nan")
+    return model
+
+
+def detached(model, batch):
+    return regression_loss(model, batch).detach()
+
+
+OUTSIDE = Mlp()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "change", "error", "says"),
+    [
+        (Mlp, DATA, {"batch_size": 41}, ValueError, "40 rows.*batch_size 41"),
+        (Mlp, DATA, {"lr": 0.0}, ValueError, "lr must be > 0"),
+        (Mlp, DATA, {"param_masks": {"nope": None}}, ValueError, "no such parameter"),
+        (Mlp, DATA, {"param_masks": {"first.bias": torch.ones(4, dtype=torch.bool)}}, ValueError, "shape"),
+        (Mlp, DATA, {"param_masks": {}}, ValueError, "selects no coordinate"),
+        (nan_weights, DATA, {}, ValueError, "NaN"),
+        (Mlp, (DATA[0] * float("inf"), DATA[1]), {}, ValueError, "the loss at w. is nan"),
+        (Mlp, DATA, {"observables": {"o": (DATA, 6)}}, ValueError, "'o' has 40 rows.*k <= 5"),
+        (Mlp, DATA, {"observables": [DATA]}, TypeError, "observables must be a mapping"),
+        (Mlp, DATA, {"observables": {"a b": DATA, "a_b": DATA}, "batches_per_draw": 1}, ValueError, "rename one"),
+        (Mlp, DATA, {"observables": {"a": (DATA, 0)}}, ValueError, "batches_per_draw"),
+        (Mlp, DATA, {"loss_fn": None}, TypeError, "not recognised as a causal language model"),
+        (Mlp, DATA, {"loss_fn": detached}, ValueError, "without a gradient"),
+        (Mlp, DATA, {"loss_fn": lambda m, b: regression_loss(OUTSIDE, b)}, ValueError, "no gradient.*passed to it"),
+        (Mlp, DATA, {"loss_fn": lambda m, b: regression_loss(m, b).mean()}, ValueError, "one loss per item"),
+        (tiny_neox, token_rows(vocabulary=40), {"loss_fn": None}, ValueError, "vocabulary is 0..31"),
+        (tiny_neox, torch.rand(24, 9), {"loss_fn": None}, ValueError, "whole numbers"),
+    ],
+)
+def test_refused_before_the_first_step(model, data, change, error, says, tmp_path):
+    arguments = {**GOOD, "loss_fn": regression_loss, **change}
+    with pytest.raises(error, match=says):
+        sltfast.sample(model(), data, output_path=tmp_path / "run", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_that_is_not_finite_is_named():
+    x, y = regression_data()
+    x[33] = float("nan")
+    with pytest.raises(ValueError, match=r"rows \[33\]|first batch"):
+        sltfast.sample(Mlp(), (x, y), loss_fn=regression_loss, **{**GOOD, "num_draws": 10})
+
+
+def test_models_that_cannot_be_copied_are_named():
+    import threading
+
+    model = Mlp()
+    model.lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"Mlp cannot be copied.*locks"):
+        sltfast.sample(model, DATA, loss_fn=regression_loss, **GOOD)

@@ -1,0 +1,47 @@
+"""Settings are checked before anything runs, and the message says what is allowed."""
+
+import pytest
+from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
+
+GOOD = {"lr": 1e-3, "n_beta": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr": 0.0}, "lr must be > 0, got 0.0"),
+        ({"lr": -1e-3}, "lr must be > 0"),
+        ({"lr": float("nan")}, "finite"),
+        ({"lr": "1e-3"}, "finite number, got '1e-3'"),
+        ({"n_beta": -3.0}, r"n_beta must be >= 0, got -3.0 \(see sltfast.default_nbeta"),
+        ({"localization": -1.0}, "localization must be >= 0"),
+        ({"bounding_box_size": 0.0}, "bounding_box_size must be > 0"),
+        ({"num_chains": 0}, "num_chains must be a whole number >= 1"),
+        ({"num_draws": 2.5}, "num_draws must be a whole number"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"num_burnin_steps": -1}, "num_burnin_steps"),
+        ({"init_seed": -1}, "init_seed"),
+        ({"init_seed": 1 << 64}, "below 2"),
+        ({"sampling_method": "sgnht"}, "sampling_method must be one of"),
+        ({"sampling_method_kwargs": {"alpha": 0.9}}, "mean nothing to 'sgmcmc_sgld'"),
+        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"beta": 0.9}}, "beta"),
+        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"alpha": 1.5}}, "alpha must be in"),
+        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": 0.0}}, "eps must be > 0"),
+        ({"mode": "test"}, "mode must be"),
+    ],
+)
+def test_bad_settings(change, says):
+    with pytest.raises(ValueError, match=says):
+        SamplerConfig(**{**GOOD, **change})
+
+
+def test_draws_are_read_at_the_first_step_of_each_block():
+    config = SamplerConfig(**GOOD, num_draws=3, num_burnin_steps=2, num_steps_bw_draws=2)
+    assert config.num_steps == 8
+    assert [config.draw_at(step) for step in range(8)] == [None, None, 0, None, 1, None, 2, None]
+
+
+def test_the_two_spellings_of_rmsprop_settings_merge():
+    assert rmsprop_kwargs({"alpha": 0.9}, 0.2, None) == {"alpha": 0.9, "eps": 0.2}
+    with pytest.raises(ValueError, match="specify only one"):
+        rmsprop_kwargs({"alpha": 0.9}, None, 0.9)

@@ -1,0 +1,231 @@
+"""Runs on disk: the same values as in memory, readable when interrupted, resumed bit for bit, never mixed up."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sltfast
+import torch
+import xarray as xr
+from models import Mlp, regression_data, regression_loss
+from sltfast.journal import Journal, read_journal
+from sltfast.layout import ArraySpec
+from sltfast.sampler import run as run_module
+
+SMALL = {"lr": 1e-3, "n_beta": 10.0, "localization": 1.0, "num_chains": 3, "num_draws": 70, "batch_size": 8}
+
+
+def run(path=None, loss_fn=regression_loss, **changes):
+    x, y = regression_data()
+    return sltfast.sample(
+        Mlp(), (x, y), {"o": ((x, y), 1)}, loss_fn=loss_fn, output_path=path, progress=False, **{**SMALL, **changes}
+    )
+
+
+def assert_same(first, second):
+    assert set(first.dataset.data_vars) == set(second.dataset.data_vars)
+    for name in first.dataset.data_vars:
+        np.testing.assert_array_equal(first[name].values, second[name].values, err_msg=name)
+
+
+def test_disk_and_memory_hold_the_same_values_and_plain_xarray_reads_them(tmp_path):
+    path = tmp_path / "run"
+    on_disk = run(path, save_metrics=True, num_steps_bw_draws=2, num_burnin_steps=3)
+    assert_same(on_disk, run(save_metrics=True, num_steps_bw_draws=2, num_burnin_steps=3))
+    plain = xr.open_datatree(path, engine="zarr", consolidated=False)
+    assert plain.attrs["completed"] == 1
+    assert plain["sampling_loss"].dims == ("chain", "draw", "batch", "token_pos")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]  # nothing is left beside it
+
+
+def test_a_complete_run_is_returned_without_sampling(tmp_path):
+    first = run(tmp_path / "run")
+
+    def exploding(model, batch):
+        raise AssertionError("sampled again")
+
+    calls = []
+
+    def counted(model, batch):
+        calls.append(1)
+        return regression_loss(model, batch)
+
+    run(tmp_path / "counted", loss_fn=counted)
+    steps = len(calls)
+    again = run(tmp_path / "counted", loss_fn=counted)
+    assert len(calls) - steps <= 3  # the trial forward and the observable's width, no step
+    assert_same(again, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr": 2e-3}, r"lr \(0.001 there, 0.002 now\)"),
+        ({"num_draws": 71}, "num_draws"),
+        ({"param_masks": "first.*"}, "restriction"),
+        ({"loss_fn": lambda m, b: 2 * regression_loss(m, b)}, "loss"),
+        ({"save_token_losses": False}, "arrays"),
+    ],
+)
+def test_another_run_at_the_same_path_is_refused(change, says, tmp_path):
+    run(tmp_path / "run")
+    with pytest.raises(sltfast.OutputMismatch, match=says):
+        run(tmp_path / "run", **change)
+
+
+def test_another_model_or_other_data_at_the_same_path_are_refused(tmp_path):
+    run(tmp_path / "run")
+    x, y = regression_data()
+    arguments = {"loss_fn": regression_loss, "output_path": tmp_path / "run", "progress": False, **SMALL}
+    with pytest.raises(sltfast.OutputMismatch, match="model"):
+        sltfast.sample(Mlp(seed=1), (x, y), {"o": ((x, y), 1)}, **arguments)
+    y[7] += 1e-3
+    with pytest.raises(sltfast.OutputMismatch, match="data"):
+        sltfast.sample(Mlp(), (x, y), {"o": ((x, y), 1)}, **arguments)
+
+
+def test_what_is_no_run_is_refused_and_left_alone(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for path in (file, folder):
+        with pytest.raises(sltfast.OutputMismatch):
+            run(path)
+    assert (folder / "notes.txt").read_text() == file.read_text() == "mine"
+    with pytest.raises(FileNotFoundError):
+        sltfast.open(tmp_path / "nowhere")
+    with pytest.raises(sltfast.OutputMismatch):
+        sltfast.open(folder)
+
+
+class Interrupt(Exception):
+    """Stands for whatever stops a run."""
+
+
+def interrupted(path, at, **changes):
+    """Run until the loss function has been called ``at`` times in training steps."""
+    calls = []
+
+    def stopping(model, batch):
+        if torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) > at:
+                raise Interrupt
+        return regression_loss(model, batch)
+
+    stopping.__qualname__ = regression_loss.__qualname__
+    stopping.__code__ = stopping.__code__.replace()
+    with pytest.raises(Interrupt):
+        run(path, loss_fn=stopping, **changes)
+    return stopping
+
+
+def test_an_interrupted_run_is_readable(tmp_path):
+    interrupted(tmp_path / "run", at=1 + 70 + 60)  # the trial, chain 0, most of chain 1
+    tree = sltfast.open(tmp_path / "run")
+    reference = run()
+    assert tree.attrs["completed"] == 0
+    np.testing.assert_array_equal(tree["loss"][0], reference["loss"][0])
+    np.testing.assert_array_equal(tree["loss"][1, :60], reference["loss"][1, :60])
+    np.testing.assert_array_equal(tree["loss_o"][1, :60], reference["loss_o"][1, :60])
+    assert np.isnan(tree["loss"][1, 60:]).all()
+    assert np.isnan(tree["loss"][2]).all()
+    with pytest.warns(UserWarning, match="interrupted: λ̂ is from 1 of 3 chains"):
+        result = sltfast.compute_llc(tree)
+    assert float(result["llc_per_chain"][0]) == float(sltfast.compute_llc(reference)["llc_per_chain"][0])
+
+
+@pytest.mark.parametrize("method", ["sgmcmc_sgld", "rmsprop_sgld"])
+def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(run_module, "STATE_SECONDS", 0.0)  # a state before every step
+    monkeypatch.setattr(run_module, "STATE_COST", 0)
+    loss_fn = interrupted(tmp_path / "run", at=1 + 70 + 33, sampling_method=method)
+    calls = []
+
+    def counted(model, batch):
+        if torch.is_grad_enabled():
+            calls.append(1)
+        return regression_loss(model, batch)
+
+    counted.__qualname__, counted.__code__ = loss_fn.__qualname__, counted.__code__
+    monkeypatch.setattr("sltfast.results._differences", lambda stored, wanted: [])  # the stand-in losses differ in code
+    resumed = run(tmp_path / "run", loss_fn=counted, sampling_method=method)
+    assert_same(resumed, run(sampling_method=method))
+    assert len(calls) == 1 + 3 * 70 - 70 - 33  # no step was made twice
+
+
+def test_a_torn_journal_ends_at_the_tear(tmp_path):
+    specs = [ArraySpec("a", ("chain", "step", "x"), (1, 9, 3), "float32", "step")]
+    journal = Journal(tmp_path / "j", specs)
+    for row in range(5):
+        journal.append(0, 0, row, np.full(3, row, np.float32))
+    journal.close()
+    whole = (tmp_path / "j").read_bytes()
+    record = len(whole) // 5
+    for cut in (record * 3 + 1, record * 3 + 9, record * 4 - 1):
+        (tmp_path / "j").write_bytes(whole[:cut])
+        assert [r.row for r in read_journal(tmp_path / "j", specs)] == [0, 1, 2]
+    damaged = bytearray(whole)
+    damaged[record * 2 + 12] ^= 1
+    (tmp_path / "j").write_bytes(bytes(damaged))
+    assert [r.row for r in read_journal(tmp_path / "j", specs)] == [0, 1]
+
+
+SCRIPT = """
+    import sys, time, torch, sltfast
+    sys.path.insert(0, {tests!r})
+    from models import Mlp, regression_data, regression_loss
+    from sltfast.sampler import run
+    run.STATE_SECONDS, run.STATE_COST = 0.05, 0
+
+    def slow(model, batch):
+        time.sleep({pause})
+        return regression_loss(model, batch)
+
+    print("ready", flush=True)
+    tree = sltfast.sample(Mlp(), regression_data(), loss_fn=slow, output_path={path!r}, progress=False, **{settings!r})
+    print("complete", flush=True)
+"""
+
+
+def start(path, pause):
+    text = SCRIPT.format(tests=str(Path(__file__).parents[1]), path=str(path), pause=pause, settings=SMALL)
+    # The pause is part of the loss's code, not of its byte code: the same run for the identity check
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_stopped_process_is_resumed_bit_for_bit(tmp_path, blow):
+    stopped, straight = tmp_path / "stopped", tmp_path / "straight"
+    process = start(stopped, pause=0.004)
+    assert process.stdout.readline() == "ready\n"
+    journal = tmp_path / "stopped.journal" / "chain-0001.journal"
+    while not journal.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(blow)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    tree = sltfast.open(stopped)
+    assert tree.attrs["completed"] == 0
+    assert np.isfinite(tree["loss"][0]).all()
+    for path in (stopped, straight):
+        process = start(path, pause=0.0)
+        out, error = process.communicate(timeout=120)
+        assert "complete" in out, error
+    assert_same(sltfast.open(stopped), sltfast.open(straight))
