@@ -133,7 +133,11 @@ def test_a_restriction_moves_its_coordinates_with_the_full_runs_noise():
         return (model.first.weight.sum() + 0 * model.second.bias.sum()).expand(len(batch[0]))
 
     only = sltfast.sample(
-        Mlp(), regression_data(), loss_fn=weights_seen, param_masks="first.weight", **{**SMALL, "n_beta": 0.0, "localization": 0.0}
+        Mlp(),
+        regression_data(),
+        loss_fn=weights_seen,
+        param_masks="first.weight",
+        **{**SMALL, "n_beta": 0.0, "localization": 0.0},
     )
     full = sltfast.sample(
         Mlp(), regression_data(), loss_fn=weights_seen, **{**SMALL, "n_beta": 0.0, "localization": 0.0}

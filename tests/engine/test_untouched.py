@@ -91,9 +91,9 @@ def test_wrapped_models_are_sampled_as_the_model_inside(wrap):
 def test_train_mode_warns_and_repeats_itself():
     def run():
         with pytest.warns(UserWarning, match="mode='train' samples a randomised loss"):
-            return sltfast.sample(
-                Mlp(dropout=0.5), regression_data(), loss_fn=regression_loss, mode="train", **SMALL
-            )["loss"]
+            return sltfast.sample(Mlp(dropout=0.5), regression_data(), loss_fn=regression_loss, mode="train", **SMALL)[
+                "loss"
+            ]
 
     np.testing.assert_array_equal(run(), run())
     eval_mode = sltfast.sample(Mlp(dropout=0.5), regression_data(), loss_fn=regression_loss, **SMALL)["loss"]
