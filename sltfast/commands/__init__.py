@@ -1,0 +1,5 @@
+"""The subcommands: each module has SUMMARY, DESCRIPTION, EPILOG, add_arguments and run, and imports late."""
+
+from sltfast.commands import demo, doctor, llc
+
+SUBCOMMANDS = {"demo": demo, "llc": llc, "doctor": doctor}

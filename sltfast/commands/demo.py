@@ -1,0 +1,136 @@
+"""`sltfast demo`: train a small transformer and follow its learning coefficient."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sltfast.commands.settings import Setting, resolve
+
+if TYPE_CHECKING:
+    from sltfast.demo import Plan, Point
+
+SUMMARY = "train a small transformer on real text and follow its learning coefficient"
+DESCRIPTION = """\
+Train a small GPT-NeoX over bytes on CPython's own sources and help texts, keep
+about ten checkpoints, and estimate λ̂ ± SE at each with four SGLD chains.
+
+Writes checkpoints, draws (zarr), results.csv and figures. Run again with the same
+output directory to go on after an interruption."""
+EPILOG = ""
+TRAINING = (
+    Setting("steps", int, "training steps"),
+    Setting("checkpoints", int, "checkpoints to keep"),
+    Setting("hidden_size", int, "width of the transformer"),
+    Setting("layers", int, "depth of the transformer"),
+    Setting("heads", int, "attention heads"),
+    Setting("context", int, "tokens in a row"),
+    Setting("max_rows", int, "rows of text to use"),
+    Setting("seed", int, "seed of the initial weights and the order of rows"),
+)
+SAMPLING = (
+    Setting("lr", float, "step size ε"),
+    Setting("n_beta", float, "inverse temperature nβ"),
+    Setting("localization", float, "γ"),
+    Setting("num_chains", int, "chains at each checkpoint"),
+    Setting("num_burnin_steps", int, "steps before the first draw"),
+    Setting("num_draws", int, "draws of each chain"),
+    Setting("batch_size", int, "rows of a mini-batch"),
+    Setting("init_seed", int, "seed of noise and data order"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument(
+        "--output-dir", default="sltfast-demo", metavar="DIR", help="where everything goes (./sltfast-demo)"
+    )
+    parser.add_argument("--full", action="store_true", help="a larger model and longer chains (about an hour)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    for title, group in (("training", TRAINING), ("sampling", SAMPLING)):
+        arguments = parser.add_argument_group(title, "override the plan")
+        for setting in group:
+            setting.add_to(arguments)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, follow, report."""
+    from sltfast.extras import require
+
+    for package, extra in (("transformers", "hf"), ("matplotlib", "plots")):
+        require(package, extra=extra, purpose="for the demonstration")
+    from sltfast.demo import follow_training, results_table, write_figures, write_results
+
+    plan = _plan(arguments)
+    folder = Path(arguments.output_dir)
+    started = time.monotonic()
+    shown = not (arguments.quiet or arguments.json)
+    if shown:
+        print(_introduction(plan), flush=True)
+    with _told_how_to_resume(folder):
+        followed = follow_training(plan, folder, progress=not arguments.quiet, report=_say if shown else None)
+    written = [write_results(followed.points, folder), *write_figures(followed, folder)]
+    if arguments.json:
+        print(json.dumps([_as_json(point) for point in followed.points], indent=2, ensure_ascii=False))
+        return 0
+    print(f"\n{results_table(followed.points)}\n\n{_advice(followed.points)}")
+    print(f"{time.monotonic() - started:.0f} s; written: {', '.join(str(path) for path in written)}")
+    last = followed.trained.checkpoints[followed.points[-1].step]
+    print(f"any checkpoint can be measured again: sltfast llc {last} YOUR_TEXT.txt --tokenizer bytes --lr 5e-5 …")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    from sltfast.demo import FULL, SMALL, Plan
+
+    base = FULL if arguments.full else SMALL
+    training = {name: value for name, value in resolve(TRAINING, arguments, None).items() if value is not None}
+    sampling = {name: value for name, value in resolve(SAMPLING, arguments, None).items() if value is not None}
+    return Plan(dataclasses.replace(base.training, **training), dataclasses.replace(base.sampling, **sampling))
+
+
+def _introduction(plan: Plan) -> str:
+    training, sampling = plan.training, plan.sampling
+    return (
+        f"GPT-NeoX over bytes, {training.layers} layers of width {training.hidden_size}, {training.steps} steps on "
+        f"CPython's own sources and help texts;\nthen {sampling.num_chains} chains of "
+        f"{sampling.num_burnin_steps} + {sampling.num_draws} SGLD steps at each of "
+        f"{len(training.checkpoint_steps())} checkpoints "
+        f"(ε {sampling.lr:g}, nβ {sampling.n_beta:g}, γ {sampling.localization:g})"
+    )
+
+
+def _say(point: Point) -> None:
+    from sltfast.tables import plus_minus
+
+    print(f"step {point.step}: loss {point.loss:.3f}, λ̂ = {plus_minus(point.llc, point.se)}", flush=True)
+
+
+def _advice(points: list[Point]) -> str:
+    doubtful = [point for point in points if not point.converged]
+    return "".join(
+        f"step {point.step} {point.result.attrs['verdict']}: {point.result.attrs['advice']}\n" for point in doubtful
+    )
+
+
+def _as_json(point: Point) -> dict[str, object]:
+    from sltfast.commands import report
+
+    return report.as_json(point.result, {"step": point.step, "train_loss": point.loss})
+
+
+@contextlib.contextmanager
+def _told_how_to_resume(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {folder} keeps what is done and the same command goes on from there"
+        ) from interrupt

@@ -1,0 +1,123 @@
+"""Settings of a command from its defaults, a configuration file and its flags, each overriding the one before."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, a flag and a key of the configuration file at once.
+
+    Attributes:
+        name: with underscores, as in the configuration file and the Python API.
+        kind: int, float, str, bool, or list (of str; the flag may be repeated).
+        help: for `--help`.
+        default: None where the setting is left out of the call.
+        choices: what is allowed, or empty for anything.
+    """
+
+    name: str
+    kind: type
+    help: str
+    default: Any = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Give the flag to a parser; a flag that is not used leaves no trace, so that files can be overridden."""
+        text = self.help if self.default is None else f"{self.help} (default: {self.default})"
+        kept: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
+        if self.kind is bool:
+            group.add_argument(self.flag, action=argparse.BooleanOptionalAction, **kept)
+        elif self.kind is list:
+            group.add_argument(self.flag, action="append", metavar="PATTERN", **kept)
+        elif self.choices:
+            group.add_argument(self.flag, choices=self.choices, **kept)
+        else:
+            group.add_argument(self.flag, type=self.kind, metavar=_METAVAR[self.kind], **kept)
+
+    def checked(self, value: Any, source: str) -> Any:
+        """A value from a configuration file.
+
+        Raises:
+            ValueError: a value of another kind, or not among the choices.
+        """
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if self.kind is list:
+            values = [value] if isinstance(value, str) else value
+            fits = isinstance(values, list) and all(isinstance(item, str) for item in values)
+            value = values
+        else:
+            fits = isinstance(value, self.kind) and not (self.kind is not bool and isinstance(value, bool))
+        if not fits:
+            raise ValueError(f"{source}: {self.name} must be {_SPOKEN[self.kind]}, got {value!r}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{source}: {self.name} must be one of {', '.join(self.choices)}, got {value!r}")
+        return value
+
+
+_METAVAR = {int: "N", float: "X", str: "TEXT"}
+_SPOKEN = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    list: "a text or a list of texts",
+}
+
+
+def resolve(settings: Sequence[Setting], arguments: argparse.Namespace, config: str | None) -> dict[str, Any]:
+    """Every setting by name: flag, else configuration file, else default.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong kind in the file, or a file that cannot be parsed.
+        FileNotFoundError: no such file.
+    """
+    values = {setting.name: setting.default for setting in settings}
+    if config is not None:
+        values.update(_from_file(settings, Path(config)))
+    given = vars(arguments)
+    return {name: given.get(name, value) for name, value in values.items()}
+
+
+def _from_file(settings: Sequence[Setting], path: Path) -> dict[str, Any]:
+    known = {setting.name: setting for setting in settings}
+    found: dict[str, Any] = {}
+    for key, value in _parsed(path).items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; it may hold {', '.join(known)}"
+            raise ValueError(f"{path}: unknown setting {key!r}{hint}")
+        found[name] = known[name].checked(value, str(path))
+    return found
+
+
+def _parsed(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration file")
+    text = path.read_text("utf-8")
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        if path.suffix == ".json":
+            content = json.loads(text)
+            if isinstance(content, dict):
+                return content
+            raise ValueError("the file must hold one object")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    raise ValueError(f"{path}: a configuration file ends in .toml or .json")

@@ -1,0 +1,122 @@
+"""λ̂ at every checkpoint of a training run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sltfast.corpus import SEPARATOR_BYTE, encode_bytes, pack, standard_library_documents, tokens_of
+from sltfast.demo.plans import Plan, SamplingPlan
+from sltfast.demo.training import Trained, train
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CHECKPOINTS, DRAWS = "checkpoints", "draws"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint.
+
+    Attributes:
+        step: of training.
+        loss: L(w*), the mean loss at the checkpoint over the rows that were sampled (nats per token).
+        result: what `sltfast.llc` returned.
+    """
+
+    step: int
+    loss: float
+    result: xr.Dataset
+
+    @property
+    def llc(self) -> float:
+        """λ̂."""
+        return float(self.result["llc_mean"])
+
+    @property
+    def se(self) -> float:
+        """Standard error of λ̂."""
+        return float(self.result["llc_se"])
+
+    @property
+    def converged(self) -> bool:
+        """Whether the verdict is "converged"."""
+        return bool(self.result.attrs["verdict"] == "converged")
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A training run and its learning coefficients.
+
+    Attributes:
+        points: one for each checkpoint, in the order of training.
+        trained: the run.
+    """
+
+    points: list[Point]
+    trained: Trained
+
+
+def python_rows(context: int, max_rows: int | None = None) -> Tensor:
+    """The standard library's sources and help texts as bytes, int64 [rows, context]."""
+    documents = tokens_of(standard_library_documents(), encode_bytes, SEPARATOR_BYTE)
+    return pack(documents, context, max_rows=max_rows)
+
+
+def follow_training(
+    plan: Plan,
+    folder: str | Path,
+    *,
+    rows: Tensor | None = None,
+    progress: bool = True,
+    report: Callable[[Point], None] | None = None,
+) -> Followed:
+    """Train, then estimate λ̂ ± SE at every checkpoint with one set of sampling hyperparameters.
+
+    What is finished in `folder` is not done again: an interrupted run goes on where it stopped.
+
+    Args:
+        plan: what to train and how to sample.
+        folder: checkpoints go to `folder`/checkpoints and draws to `folder`/draws.
+        rows: token ids, int64 [rows, context]; by default CPython's own sources and help texts.
+        progress: show progress bars.
+        report: called with each point as it is done.
+
+    Returns:
+        The points and the training run.
+
+    Raises:
+        ValueError: `folder` holds another run.
+        AllChainsDied: no chain survived at some checkpoint.
+    """
+    folder = Path(folder)
+    if rows is None:
+        rows = python_rows(plan.training.context, plan.training.max_rows)
+    trained = train(plan.training, rows, folder / CHECKPOINTS, progress=progress)
+    points = []
+    for step, checkpoint in trained.checkpoints.items():
+        points.append(
+            estimate(step, checkpoint, rows, plan.sampling, folder / DRAWS / f"{checkpoint.name}.zarr", progress)
+        )
+        if report is not None:
+            report(points[-1])
+    return Followed(points, trained)
+
+
+def estimate(step: int, checkpoint: Path, rows: Tensor, plan: SamplingPlan, output_path: Path, progress: bool) -> Point:
+    """λ̂ at one checkpoint; its draws are kept at `output_path`."""
+    from sltfast.errors import ChainDiverged
+    from sltfast.estimators.llc import llc
+    from sltfast.pretrained import load_model
+
+    output_path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ChainDiverged)
+        result = llc(load_model(str(checkpoint)), rows, output_path=output_path, progress=progress, **asdict(plan))
+    return Point(step, float(result["init_loss"]), result)

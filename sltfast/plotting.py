@@ -1,0 +1,262 @@
+"""Figures of what the estimators return; matplotlib is imported on first use and pyplot never.
+
+Each function returns a `matplotlib.figure.Figure` that belongs to nobody: save it with `save`, show it in a notebook.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sltfast.extras import require
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHAIN_COLOURS = ("#3b6fb6", "#d1733f", "#4b9a6a", "#8b5fa8", "#b8a13a", "#4aa3a8", "#c2577a", "#6f6f6f")
+INK, FAINT, LOSS_COLOUR, LLC_COLOUR, DEAD_COLOUR = "#222222", "#b9bec6", "#5b6470", "#b5432b", "#b00020"
+STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8eaee",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def plot_trace(result: xr.Dataset, *, title: str | None = None) -> Figure:
+    """Paired excess losses of every chain, and what they add up to.
+
+    Above: ℓ(w_t; b_t) − ℓ(w*; b_t) (nats) against the step t, burn-in shaded, a dead chain's last step marked.
+    Below: the running estimate λ̂_T = nβ · mean over t ≤ T of the excess, per chain, from the end of burn-in on, with
+    the final λ̂ ± SE as a band.
+
+    Args:
+        result: what `sltfast.llc` or `sltfast.compute_llc` returns (excess_trace, llc_mean, llc_se, alive, …).
+        title: heading; by default the estimate, R̂, ESS and the verdict.
+
+    Returns:
+        The figure.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    with _figure(7.2, 4.8) as figure:
+        above, below = figure.subplots(2, 1, sharex=True)
+        _excess(above, result)
+        _running(below, result)
+        above.set_ylabel("excess loss (nats)")
+        below.set_ylabel("running λ̂")
+        below.set_xlabel("step")
+        if int(result.sizes["chain"]) <= len(CHAIN_COLOURS):
+            below.legend(ncols=4, loc="lower right")
+        figure.suptitle(title if title is not None else _headline(result), fontsize=10.5)
+    return figure
+
+
+def plot_traces(results: Sequence[xr.Dataset], titles: Sequence[str], *, columns: int = 5) -> Figure:
+    """Excess-loss traces of several runs side by side, each on a scale of its own.
+
+    Args:
+        results: as for `plot_trace`, at least one.
+        titles: one for each.
+        columns: panels in a row.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: no results, or another number of titles.
+        MissingExtra: matplotlib is not installed.
+    """
+    if not results or len(results) != len(titles):
+        raise ValueError(f"one title is needed for each result, got {len(results)} and {len(titles)}")
+    columns = min(columns, len(results))
+    rows = -(-len(results) // columns)
+    with _figure(2.5 * columns + 0.5, 1.9 * rows + 0.6) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        for axes, result, title in zip(grid.flat, results, titles, strict=False):
+            _excess(axes, result)
+            axes.set_title(title, fontsize=9)
+        for axes in grid.flat[len(results) :]:
+            axes.set_axis_off()
+        figure.supxlabel("step", fontsize=9.5)
+        figure.supylabel("excess loss (nats)", fontsize=9.5)
+    return figure
+
+
+def plot_llc_over_training(
+    steps: Sequence[float],
+    losses: Sequence[float],
+    llcs: Sequence[float],
+    ses: Sequence[float],
+    *,
+    curve: tuple[Sequence[float], Sequence[float]] | None = None,
+    trusted: Sequence[bool] | None = None,
+) -> Figure:
+    """The training loss and λ̂ ± SE over training, one above the other on the same logarithmic axis of steps.
+
+    Args:
+        steps: training step of each checkpoint, > 0.
+        losses: loss at each checkpoint (nats per token).
+        llcs: λ̂ at each checkpoint.
+        ses: its standard error; drawn as ± 1 SE.
+        curve: (steps, losses) of the whole run, drawn behind the checkpoints' losses.
+        trusted: False marks an estimate that did not converge (drawn hollow).
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: sequences of different lengths, or a step that is not positive.
+        MissingExtra: matplotlib is not installed.
+    """
+    lengths = {len(steps), len(losses), len(llcs), len(ses)}
+    if len(lengths) != 1 or not len(steps):
+        raise ValueError(f"steps, losses, llcs and ses must have one length >= 1, got {sorted(lengths)}")
+    if min(steps) <= 0:
+        raise ValueError(f"steps must be > 0 (the axis is logarithmic), got {min(steps)}")
+    with _figure(6.6, 5.0) as figure:
+        above, below = figure.subplots(2, 1, sharex=True)
+        if curve is not None:
+            above.plot(curve[0], curve[1], color=FAINT, linewidth=1.0, label="mini-batches")
+        above.plot(steps, losses, "o-", color=LOSS_COLOUR, markersize=4.5, label="checkpoints")
+        if curve is not None:
+            above.legend(loc="upper right")
+        above.set_ylabel("training loss (nats / token)")
+        below.axhline(0, color=FAINT, linewidth=1)
+        below.errorbar(steps, llcs, yerr=ses, fmt="-", color=LLC_COLOUR, capsize=3, label="λ̂ ± SE")
+        sure = np.ones(len(steps), bool) if trusted is None else np.asarray(trusted, bool)
+        at, values = np.asarray(steps, float), np.asarray(llcs, float)
+        below.plot(at[sure], values[sure], "o", color=LLC_COLOUR, markersize=5)
+        if not sure.all():
+            below.plot(
+                at[~sure],
+                values[~sure],
+                "o",
+                color=LLC_COLOUR,
+                markerfacecolor="white",
+                markersize=5,
+                label="not converged",
+            )
+        below.legend(loc="upper left")
+        below.set_ylabel("local learning coefficient λ̂")
+        below.set_xlabel("training step")
+        below.set_xscale("log")
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
+    """Write a figure to a file; its suffix decides the format (.png, .pdf, .svg).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a format matplotlib cannot write.
+        OSError: the folder does not exist.
+    """
+    target = Path(path)
+    figure.savefig(target, dpi=dpi)
+    return target
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure with an Agg canvas; the style holds inside and nowhere else."""
+    matplotlib = require("matplotlib", extra="plots", purpose="to draw figures")
+    figures = require("matplotlib.figure", extra="plots", purpose="to draw figures")
+    agg = require("matplotlib.backends.backend_agg", extra="plots", purpose="to draw figures")
+    with matplotlib.rc_context(STYLE):
+        figure: Figure = figures.Figure(figsize=(width, height), layout="constrained")
+        agg.FigureCanvasAgg(figure)
+        yield figure
+
+
+def burnin_steps(result: xr.Dataset) -> int:
+    """Steps that came before the first draw (0 where the result does not say)."""
+    return int(result.attrs.get("num_burnin_steps", 0))
+
+
+def _excess(axes: Axes, result: xr.Dataset) -> None:
+    excess = np.asarray(result["excess_trace"].values, float)
+    steps = np.arange(excess.shape[1])
+    burnin = burnin_steps(result)
+    axes.axhline(0, color=FAINT, linewidth=1)
+    if burnin:
+        axes.axvspan(0, burnin, color="#eef0f3", linewidth=0, zorder=0)
+    for chain, row in enumerate(excess):
+        colour = CHAIN_COLOURS[chain % len(CHAIN_COLOURS)]
+        axes.plot(steps, row, color=colour, linewidth=0.9, alpha=0.8, label=f"chain {chain}")
+    for chain in np.flatnonzero(~np.asarray(result["alive"].values, bool)).tolist():
+        seen = np.flatnonzero(np.isfinite(excess[chain]))
+        at = int(seen[-1]) if seen.size else 0
+        height = float(excess[chain, at]) if seen.size else 0.0
+        axes.plot([at], [height], "x", color=DEAD_COLOUR, markersize=8, markeredgewidth=2, zorder=5)
+        axes.annotate(
+            f"chain {chain} died",
+            (at, height),
+            xytext=(6, 4),
+            textcoords="offset points",
+            color=DEAD_COLOUR,
+            fontsize=8,
+        )
+    _readable_limits(axes, excess)
+
+
+def _readable_limits(axes: Axes, excess: np.ndarray) -> None:
+    """A dying chain climbs to 1e30: cut the view at a few times what the rest span."""
+    finite = excess[np.isfinite(excess)]
+    if not finite.size:
+        return
+    low, middle, high = np.quantile(finite, [0.005, 0.5, 0.97])
+    room = 4 * max(high - middle, middle - low, 1e-12)
+    if finite.max() > middle + room:
+        axes.set_ylim(top=middle + room)
+    if finite.min() < middle - room:
+        axes.set_ylim(bottom=middle - room)
+
+
+def _running(axes: Axes, result: xr.Dataset) -> None:
+    excess = np.asarray(result["excess_trace"].values, float)
+    n_beta = float(result.attrs["n_beta"])
+    burnin = burnin_steps(result)
+    mean, se = float(result["llc_mean"]), float(result["llc_se"])
+    kept = excess[:, burnin:]
+    running = n_beta * np.cumsum(kept, axis=1) / np.arange(1, kept.shape[1] + 1)
+    steps = np.arange(burnin, excess.shape[1])
+    if burnin:
+        axes.axvspan(0, burnin, color="#eef0f3", linewidth=0, zorder=0)
+    if np.isfinite(se):
+        axes.axhspan(mean - se, mean + se, color="#f3d9d2", linewidth=0, zorder=0)
+    axes.axhline(mean, color=LLC_COLOUR, linewidth=1.2, linestyle=(0, (4, 2)))
+    for chain, row in enumerate(running):
+        colour = CHAIN_COLOURS[chain % len(CHAIN_COLOURS)]
+        axes.plot(steps, row, color=colour, linewidth=1.3, label=f"chain {chain}")
+    _readable_limits(axes, running[:, min(5, running.shape[1] - 1) :])
+
+
+def _headline(result: xr.Dataset) -> str:
+    parts = [f"λ̂ = {float(result['llc_mean']):.3g} ± {float(result['llc_se']):.2g}"]
+    parts += [f"R̂ = {float(result['rhat']):.3f}", f"ESS = {float(result['ess']):.0f}"]
+    return "   ".join([*parts, str(result.attrs.get("verdict", ""))])
