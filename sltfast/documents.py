@@ -189,7 +189,9 @@ def _expect_text(record: Any) -> str:
     return record
 
 
-def _tokenised(records: Iterator[Mapping[str, Any]], context: int, max_rows: int | None) -> Tensor | dict[str, Tensor]:
+def _tokenised(
+    records: Iterable[str | Mapping[str, Any]], context: int, max_rows: int | None
+) -> Tensor | dict[str, Tensor]:
     columns: dict[str, list[list[int]]] = {}
     for record in islice(records, max_rows):
         if not isinstance(record, Mapping) or (columns and set(record) != set(columns)):

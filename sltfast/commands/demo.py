@@ -44,6 +44,8 @@ SAMPLING = (
     Setting("batch_size", int, "rows of a mini-batch"),
     Setting("init_seed", int, "seed of noise and data order"),
 )
+# Two threads gain little on a model this small and lose tenfold where another process wants a core.
+THREADS = Setting("threads", int, "CPU threads", 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         arguments = parser.add_argument_group(title, "override the plan")
         for setting in group:
             setting.add_to(arguments)
+    THREADS.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,8 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     for package, extra in (("transformers", "hf"), ("matplotlib", "plots")):
         require(package, extra=extra, purpose="for the demonstration")
+    import torch
+
     from sltfast.demo import follow_training, results_table, write_figures, write_results
 
+    torch.set_num_threads(resolve([THREADS], arguments, None)["threads"])
     plan = _plan(arguments)
     folder = Path(arguments.output_dir)
     started = time.monotonic()

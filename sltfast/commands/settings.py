@@ -35,7 +35,7 @@ class Setting:
         """The name on the command line."""
         return "--" + self.name.replace("_", "-")
 
-    def add_to(self, group: argparse._ArgumentGroup) -> None:
+    def add_to(self, group: argparse._ActionsContainer) -> None:
         """Give the flag to a parser; a flag that is not used leaves no trace, so that files can be overridden."""
         text = self.help if self.default is None else f"{self.help} (default: {self.default})"
         kept: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
