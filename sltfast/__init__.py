@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "default_nbeta": "sltfast.temperature",
     "sample": "sltfast.sampling",
-    "open": "sltfast.results",
+    "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
     "compute_llc": "sltfast.estimators.llc",
     "AllChainsDied": "sltfast.errors",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
-    from sltfast.results import open_run as open  # noqa: F401
+    from sltfast.results.tree import open_run as open  # noqa: F401
     from sltfast.sampling import sample as sample
     from sltfast.temperature import default_nbeta as default_nbeta
 

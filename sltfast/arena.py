@@ -130,7 +130,8 @@ class Arena:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of a scalar loss, into the moving parameters alone (a model that a loss function closes over is
-        the caller's, and gets none)."""
+        the caller's, and gets none).
+        """
         loss.backward(inputs=self._leaves)
 
     def take_gradients(self) -> list[list[Tensor | None]]:

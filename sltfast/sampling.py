@@ -16,19 +16,19 @@ from sltfast.batches import BatchStream, fetch
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
 from sltfast.errors import AllChainsDied
-from sltfast.identity import provenance, run_identity
 from sltfast.isolation import isolated_rng
-from sltfast.layout import ArraySpec, layout
 from sltfast.losses import ItemLoss, LossFn, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.restriction import ParamMasks, Restriction
-from sltfast.results import existing_run, open_run, tree_from_memory
+from sltfast.results.identity import provenance, run_identity
+from sltfast.results.layout import ArraySpec, layout
+from sltfast.results.store import MemoryStore, Store, ZarrStore
+from sltfast.results.tree import existing_run, open_run, tree_from_memory
 from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import Mode, SamplerConfig, rmsprop_kwargs
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.transition import Transition
-from sltfast.store import MemoryStore, Store, ZarrStore
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -256,8 +256,8 @@ def _trial(
     mean = losses.mean()
     if not bool(torch.isfinite(mean)):
         raise ValueError(
-            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step (check "
-            "the data, and the precision of the model)"
+            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step ("
+            "check the data, and the precision of the model)"
         )
     if not mean.requires_grad:
         raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")

@@ -17,10 +17,10 @@ from sltfast.errors import ChainDiverged
 from sltfast.isolation import reseed
 from sltfast.losses import ItemLoss
 from sltfast.observables import Observable
+from sltfast.results.store import State, Store
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.transition import METRICS, Transition
-from sltfast.store import State, Store
 
 STATE_SECONDS = 10.0  # between two saved states,
 STATE_COST = 20  # and at least this many times what saving one takes

@@ -1,9 +1,10 @@
 """Bad input is one clear error before the first step, and writes nothing."""
 
 import pytest
-import sltfast
 import torch
 from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
+
+import sltfast
 
 GOOD = {"lr": 1e-3, "n_beta": 10.0, "num_chains": 1, "num_draws": 2, "batch_size": 8, "progress": False}
 DATA = regression_data()

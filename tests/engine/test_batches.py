@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sltfast.batches import BatchStream
 from sltfast.data import as_source
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 from models import ONES, Quadratic, quadratic_loss
+
+import sltfast
 from sltfast import ops
 
 STEPS = 30

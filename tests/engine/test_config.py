@@ -1,6 +1,7 @@
 """Settings are checked before anything runs, and the message says what is allowed."""
 
 import pytest
+
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
 GOOD = {"lr": 1e-3, "n_beta": 10.0}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sltfast.data import as_source, leaves
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+
+from sltfast.data import as_source, leaves
 
 X = torch.arange(12.0).reshape(6, 2)
 Y = torch.arange(6)
@@ -129,11 +130,11 @@ def test_a_hugging_face_set_too_big_for_memory_is_read_by_rows(monkeypatch):
         (lambda: hugging_face(input_ids=[]), ValueError, "no rows"),
         (lambda: hugging_face(text=["a", "b"]), ValueError, "not numbers"),
         (lambda: [[1, 2], [3]], ValueError, "do not stack"),
-        (lambda: [], ValueError, "no rows"),
+        (list, ValueError, "no rows"),
         (lambda: torch.zeros(0, 3), ValueError, "no rows"),
         (lambda: torch.zeros(3, 0), ValueError, "empty"),
         (lambda: (X, Y[:4]), ValueError, r"different numbers of rows: \[4, 6\]"),
-        (lambda: {}, ValueError, "no tensors"),
+        (dict, ValueError, "no tensors"),
         (lambda: torch.tensor(1.0), ValueError, "scalar"),
         (lambda: 3, TypeError, "dataset is a int"),
         (lambda: None, TypeError, "dataset is a NoneType"),

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
-from sltfast.losses import IGNORE_INDEX, ItemLosses, check_tokens, is_language_model, item_loss
 from torch import nn
+
+from sltfast.losses import IGNORE_INDEX, ItemLosses, check_tokens, is_language_model, item_loss
 
 
 def by_hand(model, ids):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 from models import ONES, Quadratic, quadratic_loss, tiny_neox, token_rows
+
+import sltfast
 from sltfast.arena import Arena
 from sltfast.clone import structural_clone
 from sltfast.restriction import Restriction
@@ -16,7 +17,7 @@ SETTINGS = {"n_beta": 30.0, "num_chains": 2, "batch_size": 8, "progress": False}
 def test_steps_far_below_the_spacing_of_a_low_precision_weight_are_kept(dtype):
     """ε/2·nβ·h·w is 1e-3 of bf16's spacing at 1: rounding each step would lose the drift, the masters keep it.
 
-    The chain relaxes as (1 − ε·nβ·h/2)^t; after t steps E[w − w*]² is d·(1 − (1 − ε a/2)^{2t})/(a(1 − ε a/4)), a = nβ·h.
+    The chain relaxes as (1 − ε·nβ·h/2)^t; E[w − w*]² after t steps: d·(1 − (1 − ε a/2)^{2t})/(a(1 − ε a/4)), a = nβ·h.
     """
     d, lr, steps = 2000, 1e-4, 600
     model = Quadratic(torch.ones(d), centre=1.0, dtype=dtype)

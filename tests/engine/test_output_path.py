@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 import xarray as xr
 from models import Mlp, regression_data, regression_loss
-from sltfast.journal import Journal, read_journal
-from sltfast.layout import ArraySpec
+
+import sltfast
+from sltfast.results.journal import Journal, read_journal
+from sltfast.results.layout import ArraySpec
 from sltfast.sampler import run as run_module
 
 SMALL = {"lr": 1e-3, "n_beta": 10.0, "localization": 1.0, "num_chains": 3, "num_draws": 70, "batch_size": 8}
@@ -156,7 +157,9 @@ def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
         return regression_loss(model, batch)
 
     counted.__qualname__, counted.__code__ = loss_fn.__qualname__, counted.__code__
-    monkeypatch.setattr("sltfast.results._differences", lambda stored, wanted: [])  # the stand-in losses differ in code
+    monkeypatch.setattr(
+        "sltfast.results.tree._differences", lambda stored, wanted: []
+    )  # the stand-in losses differ in code
     resumed = run(tmp_path / "run", loss_fn=counted, sampling_method=method)
     assert_same(resumed, run(sampling_method=method))
     assert len(calls) == 1 + 3 * 70 - 70 - 33  # no step was made twice

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from models import Mlp
-from sltfast.restriction import Restriction
 from torch import nn
+
+from sltfast.restriction import Restriction
 
 
 def test_the_whole_model_counts_elements_in_parameter_order():

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 from models import ONES, Mlp, Quadratic, quadratic_loss, regression_data, regression_loss, tiny_neox, token_rows
+
+import sltfast
 from sltfast import ops
 
 QUIET = {"progress": False}
@@ -127,7 +128,7 @@ def test_more_chains_do_not_change_the_first_ones():
 
 
 def test_a_restriction_moves_its_coordinates_with_the_full_runs_noise():
-    """With nβ = γ = 0 a chain is its noise, so the restricted chain's moves are the full chain's on those coordinates."""
+    """With nβ = γ = 0 a chain is its noise: the restricted chain moves as the full one on those coordinates."""
 
     def weights_seen(model, batch):
         return (model.first.weight.sum() + 0 * model.second.bias.sum()).expand(len(batch[0]))

@@ -5,9 +5,10 @@ import random
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
+
+import sltfast
 
 SMALL = {"lr": 1e-2, "n_beta": 10.0, "num_chains": 2, "num_draws": 3, "batch_size": 8, "progress": False}
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from sltfast.estimators.diagnostics import mean_estimate, verdict
 
 

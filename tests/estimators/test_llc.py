@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-import sltfast
 import torch
 import xarray as xr
 from models import ONES, Mlp, Quadratic, quadratic_loss, regression_data, regression_loss, tiny_neox, token_rows
+
+import sltfast
 
 SMALL = {
     "lr": 1e-3,

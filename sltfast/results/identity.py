@@ -1,0 +1,80 @@
+"""What makes a run that run: digests of model, data and settings, and the machine it ran on."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sltfast.data import Source
+from sltfast.losses import ItemLoss
+from sltfast.observables import Observable
+from sltfast.restriction import Restriction
+
+SAMPLED_VALUES = 4096
+
+
+def model_digest(model: nn.Module) -> str:
+    """A digest of every parameter: name, shape, precision, an XOR over all its bits and a sample of its values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in model.named_parameters():
+        values = parameter.detach()
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        if values.numel():
+            flat = values.reshape(-1)
+            if flat.is_floating_point():
+                digest.update(str(int(torch.hash_tensor(flat).item())).encode())
+            spread = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].cpu().contiguous()
+            digest.update(spread.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def restriction_digest(restriction: Restriction) -> str:
+    """A digest of which coordinates move."""
+    digest = hashlib.blake2b(digest_size=16)
+    for segment in restriction.segments:
+        digest.update(segment.name.encode())
+        if segment.mask is not None:
+            digest.update(segment.mask.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def run_identity(
+    model: nn.Module,
+    source: Source,
+    restriction: Restriction,
+    observables: Sequence[Observable],
+    loss: ItemLoss,
+) -> dict[str, str]:
+    """What must agree, beside the settings, for two calls to be the same run."""
+    identity = {
+        "model": model_digest(model),
+        "data": source.fingerprint(),
+        "restriction": restriction_digest(restriction),
+        "loss": f"{loss.name} {hashlib.blake2b(loss.code, digest_size=8).hexdigest()}",
+    }
+    for observable in observables:
+        rows = hashlib.blake2b(observable.rows.tobytes(), digest_size=8).hexdigest()
+        identity[f"observable {observable.name}"] = f"{observable.source.fingerprint()} {rows}"
+    return identity
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and time of a run."""
+    from sltfast import __version__
+
+    return {
+        "sltfast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,73 @@
+"""An append-only journal of recorded rows: what was written before a crash can be read after it.
+
+A record is  length u32 | crc32 u32 | array u16 | chain u32 | row u64 | values.  A torn or damaged record ends the
+journal: nothing after it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sltfast.results.layout import ArraySpec
+
+_HEAD = struct.Struct("<II")
+_KEY = struct.Struct("<HIQ")
+FLUSH_SECONDS = 1.0
+
+
+class Record(NamedTuple):
+    """One row of one array of one chain."""
+
+    array: int
+    chain: int
+    row: int
+    values: np.ndarray
+
+
+class Journal:
+    """Appends records; they reach the disk within about a second, or when ``flush`` is called."""
+
+    def __init__(self, path: Path, specs: Sequence[ArraySpec]) -> None:
+        self.path, self.specs = path, specs
+        self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
+        self._flushed = time.monotonic()
+
+    def append(self, array: int, chain: int, row: int, values: np.ndarray) -> None:
+        """Add one row, shaped like ``specs[array].shape[2:]``."""
+        body = _KEY.pack(array, chain, row) + np.ascontiguousarray(values, self.specs[array].dtype).tobytes()
+        self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put on disk what was appended so far."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+
+def read_journal(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Record]:
+    """The whole records of a journal, in order; stops at the first torn or damaged one."""
+    with open(path, "rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length, checksum = _HEAD.unpack(head)
+            body = file.read(length)
+            if len(body) < length or zlib.crc32(body) != checksum:
+                return
+            array, chain, row = _KEY.unpack_from(body)
+            values = np.frombuffer(body, specs[array].dtype, offset=_KEY.size)
+            yield Record(array, chain, row, values.reshape(specs[array].shape[2:]))

@@ -1,0 +1,122 @@
+"""The arrays of a run: names, dimensions and precisions as devinterp 2.0.1 has them, and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sltfast.observables import Observable
+from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.transition import METRICS
+
+CHUNK_ROWS = 50
+
+
+class ArraySpec(NamedTuple):
+    """One array of a run; ``rows`` says what its second dimension counts ("step", "draw"), "" if nothing."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    rows: str = ""
+    shared: bool = False  # the same values in every chain
+    unrecorded: int = 0  # what whole numbers and flags hold before they are recorded
+
+    @property
+    def fill(self) -> float | int:
+        """What an entry holds before it is recorded: NaN in float arrays."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else self.unrecorded
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Zarr chunks: one chain, at most 50 rows, all of the rest."""
+        if not self.rows:
+            return self.shape
+        return (1, min(CHUNK_ROWS, self.shape[1]), *self.shape[2:])
+
+
+def layout(
+    config: SamplerConfig,
+    observables: Sequence[Observable],
+    *,
+    positions: int,
+    tokens: int,
+    observable_positions: Sequence[int],
+    save_token_losses: bool,
+) -> list[ArraySpec]:
+    """Every array that a run records.
+
+    Args:
+        config: the run's settings.
+        observables: what is read at draws.
+        save_token_losses: whether the per-item losses of the sampling batches are kept.
+        positions: T, losses per item of the sampling data.
+        tokens: length of its token sequences, 0 where it has none.
+        observable_positions: T of each observable.
+    """
+    chains, steps, draws = config.num_chains, config.num_steps, config.num_draws
+    rows = config.batch_size * config.gradient_accumulation_steps
+    shared = config.match_sampling_input_ids_across_chains
+    specs = [
+        ArraySpec("loss", ("chain", "step"), (chains, steps), "float64", "step"),
+        ArraySpec("loss_at_init", ("chain", "step"), (chains, steps), "float64"),
+        ArraySpec("alive", ("chain",), (chains,), "bool", unrecorded=1),
+        ArraySpec("death_step", ("chain",), (chains,), "int64", unrecorded=-1),
+    ]
+    if config.num_init_loss_batches:
+        specs.append(ArraySpec("init_loss", ("chain", "token_pos"), (chains, positions), "float32"))
+    if save_token_losses:
+        micro = ("chain", "step", "batch_sampling")
+        specs.append(
+            ArraySpec(
+                "sampling_loss_micro",
+                (*micro, "token_pos"),
+                (chains, steps, rows, positions),
+                "float32",
+                "step",
+            )
+        )
+        specs.append(
+            ArraySpec(
+                "sampling_loss",
+                ("chain", "draw", "batch", "token_pos"),
+                (chains, draws, config.batch_size, positions),
+                "float32",
+                "draw",
+            )
+        )
+        if tokens:
+            specs.append(
+                ArraySpec(
+                    "sampling_input_ids_micro",
+                    (*micro, "token"),
+                    (chains, steps, rows, tokens),
+                    "int64",
+                    "step",
+                    shared,
+                )
+            )
+    for observable, width in zip(observables, observable_positions, strict=True):
+        batch, count = f"batch_{observable.id}", len(observable.rows)
+        same = "token_pos" if width == positions else f"token_pos_{observable.id}"
+        specs.append(
+            ArraySpec(
+                f"loss_{observable.id}",
+                ("chain", "draw", batch, same),
+                (chains, draws, count, width),
+                "float32",
+                "draw",
+            )
+        )
+        ids = observable.token_ids()
+        if ids is not None:
+            same = "token" if ids.shape[1] == tokens or not tokens else f"token_{observable.id}"
+            specs.append(ArraySpec(f"input_ids_{observable.id}", (batch, same), tuple(ids.shape), "int64"))
+    if config.save_metrics:
+        specs += [
+            ArraySpec(f"metrics_{name}", ("chain", "step"), (chains, steps), "float32", "step") for name in METRICS
+        ]
+    return specs

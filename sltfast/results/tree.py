@@ -1,0 +1,132 @@
+"""The tree that a run returns, the store on disk behind it, and how an interrupted one is read or taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sltfast.errors import OutputMismatch
+from sltfast.results.journal import read_journal
+from sltfast.results.layout import ArraySpec
+from sltfast.results.store import MemoryStore, sidecar
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def tree_from_memory(store: MemoryStore, attrs: Mapping[str, Any], completed: bool) -> xr.DataTree:
+    """The recorded arrays as a tree."""
+    import xarray as xr
+
+    views = store.views()
+    variables = {name: (store.specs[name].dims, values) for name, values in views.items()}
+    return with_arviz_groups(xr.Dataset(variables, attrs={**attrs, "completed": int(completed)}))
+
+
+def with_arviz_groups(dataset: xr.Dataset) -> xr.DataTree:
+    """Add the groups that ArviZ reads: ``posterior`` (excess loss at each draw) and ``sample_stats`` (diverging)."""
+    import xarray as xr
+
+    nodes = {"/": dataset}
+    if {"loss", "loss_at_init"} <= set(dataset.data_vars):
+        sampler = dataset.attrs["metadata"]["config"]["sampler"]
+        at = slice(sampler["num_burnin_steps"], None, sampler["num_steps_bw_draws"])
+        excess = (dataset["loss"] - dataset["loss_at_init"]).isel(step=at).rename(step="draw")
+        steps = np.arange(dataset.sizes["step"])[at]
+        death = dataset["death_step"].values[:, None]
+        diverging = (death >= 0) & (steps[None, :] >= death)
+        nodes["/posterior"] = xr.Dataset({"excess_loss": excess})
+        nodes["/sample_stats"] = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
+    return xr.DataTree.from_dict(nodes)
+
+
+def open_run(path: str | Path) -> xr.DataTree:
+    """Read a run from disk, complete or interrupted.
+
+    A complete run is opened lazily. Of an interrupted one the finished chunks and the rows still in its journal are
+    read into memory; what was not recorded is NaN.
+
+    Args:
+        path: the ``output_path`` of ``sltfast.sample``.
+
+    Returns:
+        The tree that ``sltfast.sample`` returns; ``attrs["completed"]`` is 0 for an interrupted run.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        OutputMismatch: what is there is no run.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run at {path}")
+    try:
+        dataset = xr.open_dataset(path, engine="zarr", consolidated=False)
+    except Exception as error:
+        raise OutputMismatch(f"{path} is not a run that can be read ({type(error).__name__}: {error})") from error
+    if "metadata" not in dataset.attrs:
+        raise OutputMismatch(f"{path} is a zarr store, but not of a sampling run: it has no metadata attribute")
+    side = sidecar(path)
+    if side.exists():
+        dataset = dataset.load()
+        specs = _read_specs(side)
+        for journal in sorted(side.glob("chain-*.journal")):
+            for record in read_journal(journal, specs):
+                dataset[specs[record.array].name].values[record.chain, record.row] = record.values
+    return with_arviz_groups(dataset)
+
+
+def _read_specs(side: Path) -> list[ArraySpec]:
+    rows = json.loads((side / "specs.json").read_text())
+    return [ArraySpec(name, tuple(dims), tuple(shape), *rest) for name, dims, shape, *rest in rows]
+
+
+def existing_run(path: Path, attrs: Mapping[str, Any]) -> str:
+    """What stands at ``output_path``: "" (nothing), "complete" or "interrupted", the same run as ``attrs`` describes.
+
+    Raises:
+        OutputMismatch: another run, or something that is no run.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return ""
+    import zarr
+
+    try:
+        stored = dict(zarr.open_group(str(path), mode="r").attrs)
+    except Exception as error:
+        raise OutputMismatch(
+            f"output_path {path} exists and is no sampling run ({type(error).__name__}): give another path, or "
+            "remove it"
+        ) from error
+    if "sltfast" not in stored:
+        raise OutputMismatch(
+            f"output_path {path} holds data that sltfast did not write: give another path, or remove it"
+        )
+    differences = _differences(stored, attrs)
+    if differences:
+        raise OutputMismatch(
+            f"output_path {path} holds another run; it differs in {'; '.join(differences)}. Give another path, or "
+            "remove it"
+        )
+    if stored.get("completed") == 1:
+        return "complete"
+    return "interrupted" if (sidecar(path) / "specs.json").exists() else ""
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Sequence[str]:
+    pairs = [
+        (stored["metadata"]["config"]["sampler"], wanted["metadata"]["config"]["sampler"]),
+        (stored["sltfast"]["identity"], wanted["sltfast"]["identity"]),
+        (stored["sltfast"]["plan"], wanted["sltfast"]["plan"]),
+    ]
+    found = []
+    for old, new in pairs:
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                found.append(f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)")
+    return found
