@@ -82,8 +82,9 @@ def langevin_step_(
         w: [C, P] float32 or float64, contiguous; P coordinates of C chains, updated in place.
         grads: S tensors of C·n_s values (float32, float64, bfloat16, float16); one with none is a zero gradient.
         anchors: S tensors of n_s values, w*, shared by the chains; w's dtype, bfloat16 or float16.
-        segments: int64 [S, 5] on the CPU, sorted by offset: offset in a row of w | n_s | element | run | stride. Coordinate i of a
-            segment is element + (i // run)·stride + i % run of the full model; a whole tensor: run = n_s, stride = 0.
+        segments: int64 [S, 5] on the CPU, sorted by offset: offset in a row of w | n_s | element | run | stride.
+            Coordinate i of a segment is element + (i // run)·stride + i % run of the full model; a whole tensor has
+            run = n_s and stride = 0.
         hyper: float64 [C, 6]: ε | nβ | γ | λ | σ | b (inf = no box).
         step: int64 [], t; its low 32 bits count for ξ.
         chains: int64 [C], chain ids.
@@ -94,12 +95,13 @@ def langevin_step_(
         low: S tensors of C·n_s values (bfloat16 or float16) that receive the new w, rounded; none in one = no copy.
         masks: S bool tensors of n_s; False coordinates stay (w and v); none in one = all move.
         loss: float64 [C]; a chain whose loss is not finite dies and does not move.
-        alive: bool or uint8 [C]; chains at 0 are not touched. A coordinate whose new value (before the box) or new v is not finite
-            keeps its old values and its chain dies.
+        alive: bool or uint8 [C]; chains at 0 are not touched. A coordinate whose new value (before the box) or new v
+            is not finite keeps its old values, and its chain dies.
         death_step: int64 [C]; set to t for a chain that dies at this step.
-        metrics: float64 [C, 9], overwritten: norms of (ε/2)·G·nβ·g, (ε/2)·nβ·g, (ε/2)·G·γ·(w − w*), (ε/2)·G·λ·w, √ε·σ·√G·ξ and
-            w − w* (before the step), then the dot products grad·prior, grad·noise, prior·noise of the scaled gradient, the sum of
-            the two prior terms and the noise, over the coordinates that move; NaN for a chain that took no step.
+        metrics: float64 [C, 9], overwritten: norms of (ε/2)·G·nβ·g, (ε/2)·nβ·g, (ε/2)·G·γ·(w − w*), (ε/2)·G·λ·w,
+            √ε·σ·√G·ξ and w − w* (before the step), then the dot products of the first with the sum of the third and
+            fourth, of the first with the fifth, and of that sum with the fifth; over the coordinates that may move.
+            NaN for a chain that took no step.
         noise: S tensors of C·n_s standard normals to use instead of Philox's.
         rms_alpha: α in [0, 1].
         rms_eps: eps >= 0.
@@ -174,10 +176,8 @@ class LangevinStep:
         self._health = (alive, death_step, metrics)
         self._rms = (rms_alpha, rms_eps)
         nothing = [w.new_empty(0)] * segments.shape[0]
-        check_langevin_step(w, nothing, *self._middle, None, *self._health, [], *self._rms)  # type: ignore[arg-type]
+        check_langevin_step(w, nothing, *self._middle, None, *self._health, [], *self._rms)
 
-    def __call__(
-        self, grads: list[Tensor], *, loss: Tensor | None = None, noise: list[Tensor] | None = None
-    ) -> None:
-        """Take one step with `grads` (S tensors), the chains' `loss` (float64 [C]) and `noise` as in `langevin_step_`."""
+    def __call__(self, grads: list[Tensor], *, loss: Tensor | None = None, noise: list[Tensor] | None = None) -> None:
+        """Take one step: `grads` (S tensors), `loss` (float64 [C]) and `noise` as in `langevin_step_`."""
         _run(self._op, (*self._before, grads, *self._middle, loss, *self._health, noise or [], *self._rms))

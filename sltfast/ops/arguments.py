@@ -55,9 +55,7 @@ def _check_list(
     if optional and not tensors:
         return
     if len(tensors) != len(numels):
-        raise ValueError(
-            f"{name} must hold one tensor a segment: {len(numels)} segments, got {len(tensors)} tensors"
-        )
+        raise ValueError(f"{name} must hold one tensor a segment: {len(numels)} segments, got {len(tensors)} tensors")
     for s, (tensor, numel) in enumerate(zip(tensors, numels, strict=True)):
         if tensor.numel() == 0 and (empty_means or numel == 0):
             continue
@@ -125,7 +123,8 @@ def check_langevin_step(
     """Raise the first broken rule of `ops.langevin_step_` (positional, in the schema's order)."""
     if w.dtype not in MASTER_DTYPES:
         raise TypeError(
-            f"w must be {_names(MASTER_DTYPES)}, got {_names([w.dtype])} (keep fp32 master weights; low= takes the rounded copy)"
+            f"w must be {_names(MASTER_DTYPES)}, got {_names([w.dtype])} "
+            "(keep fp32 master weights; low= takes the rounded copy)"
         )
     if w.dim() != 2:
         raise ValueError(f"w must have shape [C, P], got {list(w.shape)}")
@@ -149,9 +148,7 @@ def check_langevin_step(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method != "sgld":
         if v is None:
-            raise ValueError(
-                f"method {method!r} needs v, the running mean of squared gradients, shaped like w"
-            )
+            raise ValueError(f"method {method!r} needs v, the running mean of squared gradients, shaped like w")
         _check_tensor("v", v, (c, row), [w.dtype], device)
         if not 0.0 <= rms_alpha <= 1.0:
             raise ValueError(f"rms_alpha must be in [0, 1], got {rms_alpha}")

@@ -1,6 +1,5 @@
 """Which implementation of the ops runs here, and why another does not."""
 
-import functools
 import warnings
 
 import torch
@@ -11,22 +10,25 @@ try:
     from sltfast import _C
 except ImportError as error:
     _C = None
-    _refusal = (
-        f"the native extension is not loaded: {error} (build it with `pip install --no-build-isolation .`)"
-    )
+    _absent = f"the native extension is not loaded: {error} (build it: pip install --no-build-isolation .)"
 else:
-    _refusal = ""
+    _absent = ""
+
+_warned = False
+
+
+def _native_refusal(device: torch.device) -> str:
+    if _absent or device.type == "cpu":
+        return _absent
+    return f"the native kernels run on the CPU, not on {device}"
 
 
 def refusals(device: torch.device | str = "cpu") -> dict[str, str]:
     """Why a backend cannot run on `device`: {backend: reason}; a backend that can run is not listed."""
-    reason = _refusal
-    if not reason and torch.device(device).type != "cpu":
-        reason = f"the native kernels run on the CPU, not on {device}"
+    reason = _native_refusal(torch.device(device))
     return {"native": reason} if reason else {}
 
 
-@functools.lru_cache(maxsize=64)
 def choose(requested: str, device: torch.device) -> str:
     """Return "native" or "reference": what `requested` ("auto" | "native" | "reference") means on `device`.
 
@@ -36,21 +38,25 @@ def choose(requested: str, device: torch.device) -> str:
     """
     if requested not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {requested!r}")
-    reason = refusals(device).get("native")
-    if requested == "reference" or (requested == "auto" and reason is not None):
-        if requested == "auto" and _C is None:
-            _warn_once(f"{reason}; sltfast runs its plain PyTorch reference, about 100 times slower")
+    if requested == "reference":
         return "reference"
-    if reason is not None:
+    reason = _native_refusal(device)
+    if not reason:
+        return "native"
+    if requested == "native":
         raise RuntimeError(f"backend 'native' cannot run: {reason}")
-    return "native"
+    if _absent and not torch.compiler.is_compiling():
+        _warn_once(f"{_absent}; running the plain PyTorch reference, about 100 times slower")
+    return "reference"
 
 
-@functools.cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def build_facts() -> dict[str, object]:
-    """What was compiled in: version, ISA levels and the one in use, CUDA archs, torch target; {} without `_C`."""
+    """What was compiled in (version, ISA levels and the one in use, CUDA archs, torch target); {} without it."""
     return dict(_C.build_facts()) if _C is not None else {}

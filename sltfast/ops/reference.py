@@ -117,9 +117,7 @@ def langevin_step_(
                 stop = min(start + _BLOCK, n)
                 here = slice(offset + start, offset + stop)
 
-                def values(
-                    tensors: list[Tensor], s: int = s, c: int = c, a: int = start, b: int = stop
-                ) -> Tensor:
+                def values(tensors: list[Tensor], s: int = s, c: int = c, a: int = start, b: int = stop) -> Tensor:
                     return tensors[s].reshape(count, -1)[c, a:b].double()
 
                 if noise:
