@@ -32,6 +32,10 @@ class Source:
     def __len__(self) -> int:
         return self.length
 
+    def sample(self) -> Any:
+        """Every row where they are in memory, else the first few: enough to check shapes and ranges."""
+        return self.tensors if self.tensors is not None else self.fetch(np.arange(min(16, self.length)))
+
     def fingerprint(self) -> str:
         """A digest of the length and up to 64 rows spread over the data set."""
         digest = hashlib.blake2b(f"{self.length}".encode(), digest_size=16)
@@ -71,7 +75,8 @@ def as_source(dataset: Any, *, buffer_size: int | None = None) -> Source:
     """Read any data set by row index.
 
     Args:
-        dataset: tensor or array; tuple or dict of them; Hugging Face ``Dataset``; map-style torch ``Dataset`` or list;
+        dataset: tensor or array; tuple or dict of them; Hugging Face ``Dataset`` (with a column input_ids: that one,
+            attention_mask and labels; else all columns); map-style torch ``Dataset`` or list;
             ``DataLoader`` (its data set and collate function are used, its order is not); any iterable with
             ``buffer_size``.
         buffer_size: take this many first items of an iterable data set, and sample from those.
@@ -146,6 +151,10 @@ def _from_tensors(tensors: Any, kind: str) -> Source:
 def _from_hugging_face(dataset: Any, buffer_size: int | None) -> Source:
     if not hasattr(dataset, "__len__"):
         return _buffered(dataset, buffer_size)
+    if isinstance(dataset.column_names, Mapping):
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}: choose one of its splits {sorted(dataset.column_names)}"
+        )
     names = [name for name in COLUMNS if name in dataset.column_names]
     if "input_ids" not in names:
         names = list(dataset.column_names)

@@ -167,7 +167,7 @@ def sample(
     lanes = 1 if match_sampling_input_ids_across_chains else num_chains
     streams = [BatchStream(source, config.batch_size, init_seed, shuffle=shuffle, lane=k) for k in range(lanes)]
     if loss_fn is None:
-        check_tokens(model, source.tensors if source.tensors is not None else streams[0].batch(0, torch.device("cpu")))
+        check_tokens(model, source.sample())
     _warn(config)
     with torch.inference_mode(False), torch.enable_grad(), isolated_rng(init_seed, where):
         seen = resolve_observables(
@@ -177,6 +177,9 @@ def sample(
             seed=obs_seed,
             device=where,
         )
+        if loss_fn is None:
+            for observable in seen:
+                check_tokens(model, observable.source.sample())
         clone = structural_clone(model, where).train(mode == "train")
         arena = Arena(restriction, clone, 1, where)
         shape = _trial(clone, arena, loss, streams[0], seen, where)
@@ -309,7 +312,7 @@ def _attributes(
         "metrics_numel": restriction.numel,
         "sltfast": {
             "provenance": provenance(device),
-            "plan": {"chains_per_pass": 1, "threads": torch.get_num_threads()},
+            "plan": {"chains_per_pass": 1},
         },
     }
 

@@ -42,6 +42,13 @@ OUTSIDE = Mlp()
         (Mlp, DATA, {"loss_fn": lambda m, b: regression_loss(OUTSIDE, b)}, ValueError, "no gradient.*passed to it"),
         (Mlp, DATA, {"loss_fn": lambda m, b: regression_loss(m, b).mean()}, ValueError, "one loss per item"),
         (tiny_neox, token_rows(vocabulary=40), {"loss_fn": None}, ValueError, "vocabulary is 0..31"),
+        (
+            tiny_neox,
+            token_rows(),
+            {"loss_fn": None, "observables": {"o": token_rows(vocabulary=40)}},
+            ValueError,
+            "0..31",
+        ),
         (tiny_neox, torch.rand(24, 9), {"loss_fn": None}, ValueError, "whole numbers"),
     ],
 )

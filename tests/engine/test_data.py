@@ -103,6 +103,12 @@ def hugging_face(**columns):
     return Dataset.from_dict(columns)
 
 
+def splits():
+    from datasets import DatasetDict
+
+    return DatasetDict(train=hugging_face(input_ids=[[1, 2]]), test=hugging_face(input_ids=[[1, 2]]))
+
+
 def test_hugging_face_input_ids_alone_come_as_a_tensor():
     batch = as_source(hugging_face(input_ids=Y.view(3, 2).tolist(), text=["a", "b", "c"])).fetch(np.array([2, 0]))
     assert torch.equal(batch, torch.tensor([[4, 5], [0, 1]]))
@@ -129,6 +135,7 @@ def test_a_hugging_face_set_too_big_for_memory_is_read_by_rows(monkeypatch):
         (lambda: hugging_face(input_ids=[[1, 2], [3]]), ValueError, r"different lengths \(1 to 2\).*attention_mask"),
         (lambda: hugging_face(input_ids=[]), ValueError, "no rows"),
         (lambda: hugging_face(text=["a", "b"]), ValueError, "not numbers"),
+        (lambda: splits(), TypeError, r"DatasetDict: choose one of its splits \['test', 'train'\]"),
         (lambda: [[1, 2], [3]], ValueError, "do not stack"),
         (list, ValueError, "no rows"),
         (lambda: torch.zeros(0, 3), ValueError, "no rows"),
