@@ -66,7 +66,7 @@ test: lint pytest ## build, lint and run every test that needs no GPU and no pat
 # two processes of one thread each beat one process of two: most tests are too small to split
 .PHONY: pytest
 pytest: build $(STAMPS)/test ## the tests alone; PYTEST_ARGS='tests/ops -k philox' narrows them
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: build $(STAMPS)/test ## ruff, mypy and clang-format, changing nothing

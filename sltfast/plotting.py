@@ -69,7 +69,8 @@ def plot_trace(result: xr.Dataset, *, title: str | None = None) -> Figure:
         below.set_ylabel("running λ̂")
         below.set_xlabel("step")
         if int(result.sizes["chain"]) <= len(CHAIN_COLOURS):
-            below.legend(ncols=4, loc="lower right")
+            chains, labels = above.get_legend_handles_labels()
+            figure.legend(chains, labels, ncols=len(CHAIN_COLOURS), loc="outside lower center")
         figure.suptitle(title if title is not None else _headline(result), fontsize=10.5)
     return figure
 
@@ -208,20 +209,20 @@ def _excess(axes: Axes, result: xr.Dataset) -> None:
     for chain, row in enumerate(excess):
         colour = CHAIN_COLOURS[chain % len(CHAIN_COLOURS)]
         axes.plot(steps, row, color=colour, linewidth=0.9, alpha=0.8, label=f"chain {chain}")
+    _readable_limits(axes, excess)
     for chain in np.flatnonzero(~np.asarray(result["alive"].values, bool)).tolist():
         seen = np.flatnonzero(np.isfinite(excess[chain]))
         at = int(seen[-1]) if seen.size else 0
-        height = float(excess[chain, at]) if seen.size else 0.0
-        axes.plot([at], [height], "x", color=DEAD_COLOUR, markersize=8, markeredgewidth=2, zorder=5)
+        height = float(np.clip(excess[chain, at], *axes.get_ylim())) if seen.size else 0.0
+        axes.plot([at], [height], "x", color=DEAD_COLOUR, markersize=8, markeredgewidth=2, clip_on=False)
         axes.annotate(
             f"chain {chain} died",
             (at, height),
-            xytext=(6, 4),
+            xytext=(7, -9),
             textcoords="offset points",
             color=DEAD_COLOUR,
             fontsize=8,
         )
-    _readable_limits(axes, excess)
 
 
 def _readable_limits(axes: Axes, excess: np.ndarray) -> None:
@@ -231,10 +232,8 @@ def _readable_limits(axes: Axes, excess: np.ndarray) -> None:
         return
     low, middle, high = np.quantile(finite, [0.005, 0.5, 0.97])
     room = 4 * max(high - middle, middle - low, 1e-12)
-    if finite.max() > middle + room:
-        axes.set_ylim(top=middle + room)
-    if finite.min() < middle - room:
-        axes.set_ylim(bottom=middle - room)
+    bottom, top = max(finite.min(), middle - room), min(finite.max(), middle + room)
+    axes.set_ylim(bottom - 0.06 * (top - bottom), top + 0.06 * (top - bottom))
 
 
 def _running(axes: Axes, result: xr.Dataset) -> None:
@@ -250,8 +249,8 @@ def _running(axes: Axes, result: xr.Dataset) -> None:
     if np.isfinite(se):
         axes.axhspan(mean - se, mean + se, color="#f3d9d2", linewidth=0, zorder=0)
     axes.axhline(mean, color=LLC_COLOUR, linewidth=1.2, linestyle=(0, (4, 2)))
-    for chain, row in enumerate(running):
-        colour = CHAIN_COLOURS[chain % len(CHAIN_COLOURS)]
+    for chain in np.flatnonzero(np.asarray(result["alive"].values, bool)).tolist():
+        row, colour = running[chain], CHAIN_COLOURS[chain % len(CHAIN_COLOURS)]
         axes.plot(steps, row, color=colour, linewidth=1.3, label=f"chain {chain}")
     _readable_limits(axes, running[:, min(5, running.shape[1] - 1) :])
 

@@ -27,8 +27,6 @@ def project() -> dict[str, Any]:
 
 def fresh_python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run this interpreter in a new process and return it; its output is shown when it fails."""
-    run = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
+    run = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
     assert run.returncode == 0, f"{arguments}\n{run.stdout}\n{run.stderr}"
     return run

@@ -11,9 +11,7 @@ from sltfast.extras import MissingExtra, require
 
 
 def test_a_missing_package_names_its_extra() -> None:
-    with pytest.raises(
-        MissingExtra, match=r"no_such_package is needed to dream .* pip install 'sltfast\[plots\]'"
-    ):
+    with pytest.raises(MissingExtra, match=r"no_such_package is needed to dream .* pip install 'sltfast\[plots\]'"):
         require("no_such_package.inner", extra="plots", purpose="to dream")
 
 
@@ -25,9 +23,7 @@ def test_an_installed_package_is_returned() -> None:
     assert require("json.decoder", extra="plots", purpose="here").__name__ == "json.decoder"
 
 
-def test_a_package_broken_inside_is_not_blamed_on_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_broken_inside_is_not_blamed_on_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "package_with_a_gap.py").write_text("import something_it_forgot_to_declare\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="something_it_forgot") as raised:
@@ -52,14 +48,10 @@ def required_in(path: Path) -> list[tuple[str, str]]:
 def test_every_extra_that_is_named_installs_what_it_promises() -> None:
     extras = project()["optional-dependencies"]
     provides = {
-        extra: {re.split(r"[\[<>=!; ]", line)[0].replace("-", "_") for line in lines}
-        for extra, lines in extras.items()
+        extra: {re.split(r"[\[<>=!; ]", line)[0].replace("-", "_") for line in lines} for extra, lines in extras.items()
     }
     asked = {
-        pair
-        for path in source_files(".py")
-        if path.is_relative_to(ROOT / "sltfast")
-        for pair in required_in(path)
+        pair for path in source_files(".py") if path.is_relative_to(ROOT / "sltfast") for pair in required_in(path)
     }
     wrong = {pair for pair in asked if pair[0] not in provides.get(pair[1], set())}
     assert not wrong

@@ -5,9 +5,12 @@ The time itself is benchmarks/import_time.py; here is what decides it, which no 
 
 import json
 import sys
+from functools import cache
 
 import pytest
 from checkout import fresh_python
+
+import sltfast
 
 LATE = [
     "arviz_stats",
@@ -17,38 +20,36 @@ LATE = [
     "pandas",
     "scipy",
     "tokenizers",
-    "tqdm",
     "transformer_lens",
     "transformers",
     "triton",
     "xarray",
     "zarr",
 ]
+EVERY_NAME = f"import sltfast; [getattr(sltfast, name) for name in {sltfast.__all__}]"
 
 
-def modules_after(statement: str) -> set[str]:
+@cache
+def modules_after(statement: str) -> frozenset[str]:
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     loaded: list[str] = json.loads(fresh_python("-c", code).stdout.splitlines()[-1])
-    return set(loaded)
-
-
-@pytest.fixture(scope="module")
-def loaded() -> set[str]:
-    return modules_after("import sltfast")
+    return frozenset(loaded)
 
 
 @pytest.mark.parametrize("module", LATE)
-def test_is_imported_on_first_use(loaded: set[str], module: str) -> None:
-    assert module not in loaded
+@pytest.mark.parametrize("statement", ["import sltfast", EVERY_NAME], ids=["package", "every public name"])
+def test_is_imported_on_first_use(statement: str, module: str) -> None:
+    assert module not in modules_after(statement) - modules_after("import torch")
 
 
-def test_nothing_outside_the_standard_library_comes_on_top_of_torch(loaded: set[str]) -> None:
-    added = {name.partition(".")[0] for name in loaded - modules_after("import torch")}
-    assert added <= set(sys.stdlib_module_names) | {"sltfast"}
+@pytest.mark.parametrize("statement", ["import sltfast", EVERY_NAME], ids=["package", "every public name"])
+def test_only_numpy_comes_on_top_of_torch(statement: str) -> None:
+    added = {name.partition(".")[0] for name in modules_after(statement) - modules_after("import torch")}
+    assert added <= set(sys.stdlib_module_names) | {"numpy", "sltfast"}
 
 
-def test_no_inductor_no_dynamo(loaded: set[str]) -> None:
+def test_no_inductor_no_dynamo() -> None:
     """These two cost more than all of sltfast."""
     heavy = ("torch._inductor", "torch._dynamo")
-    without = modules_after("import torch")
-    assert {name for name in loaded - without if name.startswith(heavy)} == set()
+    added = modules_after(EVERY_NAME) - modules_after("import torch")
+    assert {name for name in added if name.startswith(heavy)} == set()

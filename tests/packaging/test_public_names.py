@@ -38,9 +38,7 @@ def test_says_what_it_takes_gives_and_raises(name: str) -> None:
     function = getattr(sltfast, name)
     documentation = inspect.getdoc(function) or ""
     signature = inspect.signature(function)
-    untold = [
-        name for name in signature.parameters if not re.search(rf"\b{re.escape(name)}\b", documentation)
-    ]
+    untold = [name for name in signature.parameters if not re.search(rf"\b{re.escape(name)}\b", documentation)]
     assert untold == []
     assert not signature.parameters or "Args:" in documentation
     assert signature.return_annotation in (None, "None") or "Returns:" in documentation

@@ -82,11 +82,13 @@ def test_trace_heading_says_the_estimate_and_the_verdict() -> None:
 
 
 def test_a_dead_chain_is_marked_and_does_not_flatten_the_others() -> None:
-    above, _ = plotting.plot_trace(result(dead=2)).axes
+    above, below = plotting.plot_trace(result(dead=2)).axes
     assert [text.get_text() for text in above.texts] == ["chain 2 died"]
     crosses = [line for line in above.lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[30]]
-    assert above.get_ylim()[1] < 5
+    assert -1 < above.get_ylim()[0] < above.get_ylim()[1] < 5
+    assert [line.get_label() for line in curves(below)] == ["chain 0", "chain 1", "chain 3"]
+    assert 0 < below.get_ylim()[0] < below.get_ylim()[1] < 3 * float(result()["llc_mean"])
 
 
 def test_several_traces_have_a_panel_each() -> None:
