@@ -1,0 +1,126 @@
+"""The README is true: its code runs, its commands exist, its numbers are the ones on file."""
+
+import csv
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import ROOT, fresh_python, project
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = [(language, body) for language, body in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
+COMMANDS = [line for language, body in BLOCKS if language == "sh" for line in body.splitlines() if line]
+PATIENCE = 300  # seconds before a hanging process is ended; the blocks take a few
+
+
+def blocks(language: str) -> list[str]:
+    return [body for found, body in BLOCKS if found == language]
+
+
+def kind(command: str) -> str:
+    return shlex.split(command, comments=True)[0]
+
+
+def test_every_block_is_of_a_kind_that_is_checked() -> None:
+    assert {language for language, _ in BLOCKS} == {"python", "text", "sh"}
+    assert {kind(command) for command in COMMANDS} <= {"make", "pip", "git", "cd", "sltfast"}
+
+
+def test_python_blocks_run_and_print_what_is_shown(tmp_path: Path) -> None:
+    """The blocks follow each other in one session, as a reader would paste them.
+
+    Another machine's arithmetic leads a chain elsewhere, so the printed estimate is compared within four
+    standard errors of the difference, and the words exactly.
+    """
+    printed = fresh_python("-c", "\n".join(blocks("python")), cwd=tmp_path, timeout=PATIENCE).stdout
+    shown = blocks("text")[0]
+    number = r"-?\d+\.\d+"
+    assert re.sub(number, "#", printed).split() == re.sub(number, "#", shown).split()
+    estimate = re.compile(rf"({number}) ± ({number})")
+    got, said = estimate.search(printed), estimate.search(shown)
+    assert got is not None
+    assert said is not None
+    error = math.hypot(float(got[2]), float(said[2]))
+    assert abs(float(got[1]) - float(said[1])) <= 4 * error
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if kind(command) == "make"])
+def test_make_targets_exist(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    plan = subprocess.run([*words, "-n", "PYTHON=python3"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert plan.returncode == 0, plan.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if kind(command) == "pip"])
+def test_pip_commands_name_extras_that_exist(command: str) -> None:
+    extras = re.findall(r"\[([\w,]+)\]", command)
+    assert {name for group in extras for name in group.split(",")} <= set(project()["optional-dependencies"])
+
+
+@pytest.fixture(scope="module")
+def folder_with_a_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make what the commands name: a model directory `my-model` (byte level, tiny), and `text.txt`."""
+    folder = tmp_path_factory.mktemp("readme")
+    code = """
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+vocabulary = {letter: index for index, letter in enumerate(["<|endoftext|>", *alphabet])}
+tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer.decoder = decoders.ByteLevel()
+PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained("my-model")
+size = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+config = GPTNeoXConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **size)
+GPTNeoXForCausalLM(config).save_pretrained("my-model")
+"""
+    fresh_python("-c", code, cwd=folder)
+    (folder / "text.txt").write_text((ROOT / "CONTRIBUTING.md").read_text() * 4)
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if kind(command) == "sltfast"])
+def test_commands_run(command: str, folder_with_a_model: Path) -> None:
+    words = shlex.split(command, comments=True)
+    if words == ["sltfast", "demo"]:  # minutes long: its own test runs it small, here it only has to exist
+        words.append("--help")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = Path(sys.executable).with_name("sltfast")
+    run = subprocess.run(
+        [script, *words[1:]],
+        cwd=folder_with_a_model,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """Return the cells of the first table after `heading`, without its head."""
+    lines = README.split(heading, 1)[1].splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_import_time_is_the_one_on_file() -> None:
+    with (ROOT / "benchmarks/results/import_time.csv").open() as file:
+        ratio = {row["statement"].split()[0]: float(row["ratio_of_minima"]) for row in csv.DictReader(file)}["from"]
+    assert f"{ratio:.2f} × `import torch`" in README
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
