@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ class Transition:
     """State beside the weights (second moments, health) and the step itself.
 
     Attributes:
-        alive: bool [C]; death_step: int64 [C], -1 while alive.
+        chains: int64 [C], the ids of the chains in flight.
         step_index: int64 [], the counter t; on the device, so nothing waits for the host.
+        alive: bool [C]; death_step: int64 [C], -1 while alive.
     """
 
     def __init__(self, config: SamplerConfig, arena: Arena, chains: Sequence[int], device: torch.device) -> None:
@@ -41,22 +43,37 @@ class Transition:
         self.alive = torch.ones(count, dtype=torch.bool, device=device)
         self.death_step = torch.full((count,), -1, dtype=torch.int64, device=device)
         box = float("inf") if config.bounding_box_size is None else config.bounding_box_size
-        row = [
-            config.lr,
-            config.n_beta,
-            config.localization,
-            config.llc_weight_decay,
-            config.noise_level,
-            box,
-        ]
-        self.hyper = torch.tensor([row] * count, dtype=torch.float64, device=device)
-        self._kick = torch.tensor(
-            [[1.0, 0.0, 0.0, 0.0, config.init_noise or 0.0, float("inf")]] * count,
-            dtype=torch.float64,
-            device=device,
-        )
+        row = [config.lr, config.n_beta, config.localization, config.llc_weight_decay, config.noise_level, box]
+        hyper = torch.tensor([row] * count, dtype=torch.float64, device=device)
         self._metrics = [torch.zeros(count, len(METRICS), dtype=torch.float64, device=device) for _ in arena.blocks]
         self._no_gradient = torch.empty(0, device=device)
+        self._moves = []
+        for block, metrics in zip(arena.blocks, self._metrics, strict=True):
+            if config.method != "sgld":
+                block.v = torch.empty_like(block.w)
+            self._moves.append(
+                self._bound(block, hyper, method=config.method, metrics=metrics if config.save_metrics else None)
+            )
+
+    def _bound(self, block: Block, hyper: Tensor, *, method: str, **rest: Any) -> ops.LangevinStep:
+        return ops.LangevinStep(
+            block.w,
+            block.anchors,
+            block.segments,
+            hyper,
+            self.step_index,
+            self.chains,
+            seed=self.config.init_seed,
+            method=method,
+            v=block.v if method != "sgld" else None,
+            low=block.low if block.has_low else None,
+            masks=block.masks if block.has_masks else None,
+            alive=self.alive,
+            death_step=self.death_step,
+            rms_alpha=self.config.rms_alpha,
+            rms_eps=self.config.rms_eps,
+            **rest,
+        )
 
     def reset(self) -> None:
         """Start anew: weights at w* (plus the initial noise, if any), moments at their first value, all alive."""
@@ -65,12 +82,16 @@ class Transition:
         self.alive.fill_(True)
         self.death_step.fill_(-1)
         for block in self.arena.blocks:
-            if self.config.method != "sgld":
-                first = 1.0 if self.config.method == "rmsprop_sgld_hh" else 0.0
-                block.v = torch.full_like(block.w, first)
+            if block.v is not None:
+                block.v.fill_(1.0 if self.config.method == "rmsprop_sgld_hh" else 0.0)
             if self.config.init_noise is not None:
-                nothing = [self._no_gradient] * len(block.names)
-                self._launch(block, nothing, self._kick, method="sgld", stream=ops.STREAM_INIT)
+                self._kick(block, self.config.init_noise)
+
+    def _kick(self, block: Block, deviation: float) -> None:
+        """Move to w + deviation·ξ, with ξ from the stream of initial noise."""
+        row = [1.0, 0.0, 0.0, 0.0, deviation, float("inf")]
+        hyper = torch.tensor([row] * len(self.chains), dtype=torch.float64, device=block.w.device)
+        self._bound(block, hyper, method="sgld", stream=ops.STREAM_INIT)([self._no_gradient] * len(block.names))
 
     def step(self, gradients: list[list[Tensor | None]], loss: Tensor) -> None:
         """w_t → w_{t+1} for gradients of the mean loss at w_t; a parameter without gradient counts as zero gradient.
@@ -79,10 +100,8 @@ class Transition:
             gradients: per block and segment, [C, n] values or the parameter's shape (C = 1).
             loss: float64 [C], the mini-batch losses; a chain whose loss is not finite dies and stays where it is.
         """
-        for index, (block, taken) in enumerate(zip(self.arena.blocks, gradients, strict=True)):
-            grads = [self._no_gradient if g is None else g.contiguous() for g in taken]
-            metrics = self._metrics[index] if self.config.save_metrics else None
-            self._launch(block, grads, self.hyper, method=self.config.method, loss=loss, metrics=metrics)
+        for move, taken in zip(self._moves, gradients, strict=True):
+            move([self._no_gradient if g is None else g.contiguous() for g in taken], loss=loss)
         self.step_index += 1
 
     def metrics(self) -> Tensor:
@@ -92,36 +111,3 @@ class Transition:
         stacked = torch.stack(self._metrics)
         norms = stacked[..., :NORMS].square().sum(0).sqrt()
         return torch.cat([norms, stacked[..., NORMS:].sum(0)], dim=-1)
-
-    def _launch(
-        self,
-        block: Block,
-        grads: list[Tensor],
-        hyper: Tensor,
-        *,
-        method: str,
-        stream: int = ops.STREAM_STEP,
-        loss: Tensor | None = None,
-        metrics: Tensor | None = None,
-    ) -> None:
-        ops.langevin_step_(
-            block.w,
-            grads,
-            block.anchors,
-            block.segments,
-            hyper,
-            self.step_index,
-            self.chains,
-            seed=self.config.init_seed,
-            stream=stream,
-            method=method,
-            v=block.v if method != "sgld" else None,
-            low=block.low if block.has_low else None,
-            masks=block.masks if block.has_masks else None,
-            loss=loss,
-            alive=self.alive,
-            death_step=self.death_step,
-            metrics=metrics,
-            rms_alpha=self.config.rms_alpha,
-            rms_eps=self.config.rms_eps,
-        )
