@@ -16,6 +16,7 @@ from sltfast.results.journal import Journal, read_journal
 from sltfast.results.layout import ArraySpec
 
 State = dict[str, Any]
+SPECS = "specs.json"
 
 
 class Store(Protocol):
@@ -118,23 +119,33 @@ class ZarrStore:
         self.index = {spec.name: k for k, spec in enumerate(specs)}
         self.side = sidecar(path)
         if not resume:
-            self.side.mkdir(parents=True, exist_ok=True)
-            group = zarr.open_group(str(path), mode="w", zarr_format=3)
-            for spec in specs:
-                group.create_array(
-                    spec.name,
-                    shape=spec.shape,
-                    dtype=spec.dtype,
-                    chunks=tuple(max(1, c) for c in spec.chunks),
-                    dimension_names=spec.dims,
-                    fill_value=spec.fill,
-                )
-            group.attrs.update({**attrs, "completed": 0})
-            write_atomically(self.side / "specs.json", json.dumps([list(spec) for spec in specs]).encode())
+            self._create(attrs)
         self.group = zarr.open_group(str(path), mode="r+")
         self.arrays: dict[str, Any] = {spec.name: self.group[spec.name] for spec in specs}
         self._journals: dict[int, Journal] = {}
         self._chunks: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
+
+    def _create(self, attrs: Mapping[str, Any]) -> None:
+        """Lay out an empty group beside ``path`` and move it there whole: a crash leaves all of it or none."""
+        import zarr
+
+        shutil.rmtree(self.side, ignore_errors=True)
+        self.side.mkdir(parents=True)
+        write_atomically(self.side / SPECS, json.dumps([list(spec) for spec in self.specs]).encode())
+        group = zarr.open_group(str(self.side / "new"), mode="w", zarr_format=3)
+        for spec in self.specs:
+            group.create_array(
+                spec.name,
+                shape=spec.shape,
+                dtype=spec.dtype,
+                chunks=tuple(max(1, c) for c in spec.chunks),
+                dimension_names=spec.dims,
+                fill_value=spec.fill,
+            )
+        group.attrs.update({**attrs, "completed": 0})
+        if self.path.exists():  # this very run without its journal: nothing to go on from
+            shutil.rmtree(self.path)
+        os.replace(self.side / "new", self.path)
 
     def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
         """Journal one row, and stage it for its zarr chunk."""

@@ -12,7 +12,7 @@ import numpy as np
 from sltfast.errors import OutputMismatch
 from sltfast.results.journal import read_journal
 from sltfast.results.layout import ArraySpec
-from sltfast.results.store import MemoryStore, sidecar
+from sltfast.results.store import SPECS, MemoryStore, sidecar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,7 +72,7 @@ def open_run(path: str | Path) -> xr.DataTree:
     if "metadata" not in dataset.attrs:
         raise OutputMismatch(f"{path} is a zarr store, but not of a sampling run: it has no metadata attribute")
     side = sidecar(path)
-    if side.exists():
+    if side.exists() and dataset.attrs.get("completed") != 1:
         dataset = dataset.load()
         specs = _read_specs(side)
         for journal in sorted(side.glob("chain-*.journal")):
@@ -82,7 +82,7 @@ def open_run(path: str | Path) -> xr.DataTree:
 
 
 def _read_specs(side: Path) -> list[ArraySpec]:
-    rows = json.loads((side / "specs.json").read_text())
+    rows = json.loads((side / SPECS).read_text())
     return [ArraySpec(name, tuple(dims), tuple(shape), *rest) for name, dims, shape, *rest in rows]
 
 
@@ -92,6 +92,12 @@ def existing_run(path: Path, attrs: Mapping[str, Any]) -> str:
     Raises:
         OutputMismatch: another run, or something that is no run.
     """
+    side = sidecar(path)
+    foreign = (
+        side.exists() and not (side / SPECS).exists() and any(not p.name.startswith(SPECS) for p in side.iterdir())
+    )
+    if foreign:
+        raise OutputMismatch(f"{side}, where the run would keep its journal, holds something else: give another path")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return ""
     import zarr
@@ -115,7 +121,7 @@ def existing_run(path: Path, attrs: Mapping[str, Any]) -> str:
         )
     if stored.get("completed") == 1:
         return "complete"
-    return "interrupted" if (sidecar(path) / "specs.json").exists() else ""
+    return "interrupted" if (side / SPECS).exists() else ""
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Sequence[str]:

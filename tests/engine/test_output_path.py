@@ -1,6 +1,7 @@
 """Runs on disk: the same values as in memory, readable when interrupted, resumed bit for bit, never mixed up."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_what_is_no_run_is_refused_and_left_alone(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    for path in (file, folder):
+    (tmp_path / "free.journal").mkdir()
+    (tmp_path / "free.journal" / "notes.txt").write_text("mine")
+    for path in (file, folder, tmp_path / "free"):
         with pytest.raises(sltfast.OutputMismatch):
             run(path)
     assert (folder / "notes.txt").read_text() == file.read_text() == "mine"
@@ -163,6 +166,24 @@ def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
     resumed = run(tmp_path / "run", loss_fn=counted, sampling_method=method)
     assert_same(resumed, run(sampling_method=method))
     assert len(calls) == 1 + 3 * 70 - 70 - 33  # no step was made twice
+
+
+def test_a_crash_while_the_store_is_laid_out_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    def crash(*_):
+        raise Interrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sltfast.results.store.os.replace", crash)
+        with pytest.raises(Interrupt):
+            run(tmp_path / "run")
+    assert_same(run(tmp_path / "run"), run())
+
+
+def test_a_run_whose_journal_was_removed_starts_anew(tmp_path, monkeypatch):
+    interrupted(tmp_path / "run", at=20, num_chains=1)
+    shutil.rmtree(tmp_path / "run.journal")
+    monkeypatch.setattr("sltfast.results.tree._differences", lambda stored, wanted: [])  # losses differ in code
+    assert_same(run(tmp_path / "run", num_chains=1), run(num_chains=1))
 
 
 def test_a_torn_journal_ends_at_the_tear(tmp_path):
