@@ -164,6 +164,7 @@ def plot_llc_over_training(
         below.set_ylabel("local learning coefficient λ̂")
         below.set_xlabel("training step")
         below.set_xscale("log")
+        below.set_xlim(left=min(steps) / 3)
     return figure
 
 

@@ -25,7 +25,7 @@ class TrainingPlan:
     heads: int = 4
     context: int = 64
     max_rows: int | None = None
-    steps: int = 1200
+    steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 4e-3
     checkpoints: int = 10
@@ -60,8 +60,8 @@ class SamplingPlan:
     * γ = 3000 holds the chains where the excess loss is about 0.2 nats at the end of training. At γ = 1000 it is 0.5,
       a third of the loss itself and hardly local; at 10000 early checkpoints drown in noise.
     * nβ = 100. Larger nβ/γ pulls chains downhill wherever w* is no minimum yet (λ̂ < 0 early in training);
-      at 100/3000 that is over after the first sixth of the run.
-    * ε = 0.15/γ. Flat directions forget in 2/(εγ) = 13 steps and the excess loss in half of that, so 50 steps of
+      at 100/3000 that is over after the first fifty steps of training.
+    * ε = 0.15/γ. Flat directions forget in 2/(εγ) = 13 steps and the excess loss in half of that, so 40 steps of
       burn-in and 100 draws are plenty, and the step's bias, 1/(1 − εγ/4), stays below 4 %.
     """
 
@@ -69,7 +69,7 @@ class SamplingPlan:
     n_beta: float = 100.0
     localization: float = 3000.0
     num_chains: int = 4
-    num_burnin_steps: int = 50
+    num_burnin_steps: int = 40
     num_draws: int = 100
     batch_size: int = 8
     init_seed: int = 100
