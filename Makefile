@@ -100,6 +100,6 @@ dist: build $(STAMPS)/test ## source distribution and wheel in dist/
 
 .PHONY: clean
 clean: ## remove what was built, keep .venv
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache sltfast/_C*.so sltfast/_ops*.so
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache sltfast/_C*.so
 	rm -f $(STAMPS)/install $(STAMPS)/extension
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
