@@ -2,7 +2,7 @@
 
 nβ = 10⁴, ε = 10⁻⁵, γ = 1: at this finite nβ λ̂ sits within a few percent of λ. The step adds ε nβ h/4 ≈ 2.5 % a unit of
 curvature h; the finite nβ and the slow filling of flat directions (2/(ε γ) = 2·10⁵ steps) take some away, more at
-rank 0, where log nβ enters. Hence |λ̂ − λ| ≤ 4 SE + 0.04 λ for r > 0 and 4 SE + 0.10 λ for r = 0. The burn-in is what the
+rank 0, where log nβ enters. Hence |λ̂ − λ| ≤ 4 SE + 0.04 λ for r > 0, 4 SE + 0.10 λ for r = 0. The burn-in is what the
 stiff directions need: 2/(ε nβ h) = 20 steps a unit of curvature, hundreds for the weakly curved.
 """
 
