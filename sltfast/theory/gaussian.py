@@ -34,9 +34,7 @@ def quadratic_llc(h: ArrayLike, n_beta: float, localization: float = 0.0) -> flo
     return float(0.5 * np.sum(curved / (curved + gamma)))
 
 
-def sgld_stability_limit(
-    h: ArrayLike, n_beta: float, localization: float = 0.0, weight_decay: float = 0.0
-) -> float:
+def sgld_stability_limit(h: ArrayLike, n_beta: float, localization: float = 0.0, weight_decay: float = 0.0) -> float:
     """Step size ε at and above which SGLD on the quadratic has no stationary law.
 
         ε_max = 4 / max_i a_i,    a_i = nβ h_i + γ + λ,

@@ -91,9 +91,7 @@ def test_many_batches_an_epoch_are_independent_batches():
 
 def test_covariance_matrix_enters_by_its_diagonal():
     full = np.array([[0.4, 0.3], [0.3, 0.8]])
-    assert quadratic_llc_sgld([0.2, 1], 30, 4, 4e-3, full) == quadratic_llc_sgld(
-        [0.2, 1], 30, 4, 4e-3, [0.4, 0.8]
-    )
+    assert quadratic_llc_sgld([0.2, 1], 30, 4, 4e-3, full) == quadratic_llc_sgld([0.2, 1], 30, 4, 4e-3, [0.4, 0.8])
 
 
 def regression(n=4000, d=3, seed=1):
@@ -126,11 +124,7 @@ def test_regression_with_minibatches():
         if step >= burn:
             excess.append(n_beta * np.mean(0.5 * along**2 + e * along, axis=1))
         gradient = np.einsum("cbd,cb->cd", x, along + e) / batch
-        delta = (
-            delta
-            - lr / 2 * (n_beta * gradient + gamma * delta)
-            + np.sqrt(lr) * rng.standard_normal((chains, d))
-        )
+        delta = delta - lr / 2 * (n_beta * gradient + gamma * delta) + np.sqrt(lr) * rng.standard_normal((chains, d))
     mean, error = paired_mean(np.array(excess), chains)
     expected = data.llc_sgld(n_beta, gamma, lr, batch)
     assert abs(mean - expected) < 4 * error

@@ -60,9 +60,7 @@ def test_without_localization_a_monomial_gives_one_over_its_power(power, n_beta)
 
 
 def test_two_dimensional_quadratic_is_the_closed_form():
-    value = quadrature_llc(
-        lambda x, y: 0.5 * (3 * (x - 1) ** 2 + 0.1 * (y + 2) ** 2), 50.0, 4.0, center=(1, -2)
-    )
+    value = quadrature_llc(lambda x, y: 0.5 * (3 * (x - 1) ** 2 + 0.1 * (y + 2) ** 2), 50.0, 4.0, center=(1, -2))
     assert abs(value - quadratic_llc([3.0, 0.1], 50.0, 4.0)) < 1e-6
 
 
@@ -82,9 +80,7 @@ def test_discrete_chain_on_a_parabola_is_the_closed_form(lr, gamma):
 @pytest.mark.parametrize("power", [4, 6])
 def test_discrete_chain_tends_to_the_continuum_linearly_in_the_step(power):
     def chain(lr):
-        return quadrature_llc_sgld(
-            lambda w: 0.5 * w**power, lambda w: power / 2 * w ** (power - 1), 144.765, 1.0, lr
-        )
+        return quadrature_llc_sgld(lambda w: 0.5 * w**power, lambda w: power / 2 * w ** (power - 1), 144.765, 1.0, lr)
 
     exact = quadrature_llc(lambda w: 0.5 * w**power, 144.765, 1.0)
     bias = [chain(lr) - exact for lr in (4e-4, 2e-4, 1e-4)]
