@@ -17,6 +17,10 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 TORCH_TARGET = "0x020a000000000000"  # the stable ABI of torch 2.10: one binary for it and every later release
 KERNELS = "csrc/cpu/langevin_kernel.cpp"
+KERNEL_FLAGS = [
+    "-fschedule-insns",  # gcc: interleaves the rounds of Philox before registers are chosen, 10 % faster
+    *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # gcc 12 warns about its own _mm512_undefined_ps
+]
 SOURCES = [
     "csrc/registry.cpp",
     "csrc/module.cpp",
@@ -29,7 +33,6 @@ if platform.machine() in ("x86_64", "AMD64"):
     ISA_FLAGS["avx512"] = [
         *ISA_FLAGS["avx2"],
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
-        "-Wno-maybe-uninitialized",  # gcc 12 warns about its own _mm512_undefined_ps
     ]
 
 
@@ -64,7 +67,7 @@ class NinjaBuild(build_ext):
         build = Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         objects = [(source, Path(source).stem, []) for source in SOURCES] + [
-            (KERNELS, f"{Path(KERNELS).stem}_{isa}", [f"-DSLT_ISA={isa}", *isa_flags])
+            (KERNELS, f"{Path(KERNELS).stem}_{isa}", [f"-DSLT_ISA={isa}", *isa_flags, *KERNEL_FLAGS])
             for isa, isa_flags in ISA_FLAGS.items()
         ]
         (build / "build.ninja").write_text(_rules(objects, flags, link, target), encoding="utf-8")

@@ -34,8 +34,8 @@ py::dict build_facts() {
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   using One = sltfast::Scalar<float>;
-  const sltfast::PhiloxStream stream(key[0] | static_cast<uint64_t>(key[1]) << 32, counter[1],
-                                     counter[2], counter[3]);
+  const sltfast::PhiloxStream<One> stream(key[0] | static_cast<uint64_t>(key[1]) << 32, counter[1],
+                                          counter[2], counter[3]);
   uint64_t words[4];
   sltfast::philox_words<One>(stream, counter[0], words);
   std::array<uint32_t, 4> out;

@@ -13,6 +13,11 @@ namespace {
 
 constexpr int64_t kChunk = 1024;  // coordinates whose noise and operands stay in L1
 
+template <bool B>
+struct Constant {
+  constexpr operator bool() const { return B; }
+};
+
 template <class T>
 struct Scratch {
   // One group of four normals a coordinate at worst (run = 1), and a whole batch past the end.
@@ -21,54 +26,61 @@ struct Scratch {
   alignas(64) T noise[kChunk], grad[kChunk], anchor[kChunk];
 };
 
-void fill_normals(const ChainStep& c, uint32_t high, const uint32_t* groups, int64_t count,
-                  float* out) {
-  const PhiloxStream stream(c.seed, high | c.stream << 24, c.step, c.chain);
-  for (int64_t i = 0; i < count; i += Lanes::width)
-    normals_of_groups<Lanes>(stream, groups + i, out + 4 * i);
+int64_t element_of(const Piece& p, int64_t i) {
+  return p.element + i / p.run * p.stride + i % p.run;
 }
 
-// Normals of elements [first, first + count); returns where they start in `normals`.
-const float* run_normals(const ChainStep& c, int64_t first, int64_t count, uint32_t* groups,
-                         float* normals) {
-  int64_t group = first >> 2;
-  const int64_t last = (first + count + 3) >> 2;
-  float* out = normals;
-  while (group < last) {
-    // the high counter word is the same up to the next multiple of 2^32 groups
-    const int64_t boundary = ((group >> 32) + 1) << 32;
-    const int64_t n = (last < boundary ? last : boundary) - group;
-    for (int64_t i = 0; i < n; ++i) groups[i] = static_cast<uint32_t>(group + i);
-    fill_normals(c, static_cast<uint32_t>(group >> 32), groups, n, out);
-    out += 4 * n;
-    group += n;
+// Elements from here to the next change of the high counter word.
+int64_t same_high_word(int64_t element) { return (((element >> 34) + 1) << 34) - element; }
+
+PhiloxStream<Lanes> stream_at(const ChainStep& c, int64_t element) {
+  return {c.seed, static_cast<uint32_t>(element >> 34) | c.stream << 24, c.step, c.chain};
+}
+
+// Calls visit(i, element, n) for the stretches of consecutive elements among coordinates [first,
+// first + count) of a segment; i counts from first. Stops before an element with another high
+// counter word; returns the count.
+template <class Visit>
+SLT_HD int64_t visit_stretches(const Piece& p, int64_t first, int64_t count, const Visit& visit) {
+  int64_t element = element_of(p, first), left = p.run - first % p.run;
+  const int64_t high = element >> 34;
+  int64_t i = 0;
+  while (i < count && element >> 34 == high) {
+    int64_t n = left < count - i ? left : count - i;
+    if (n > same_high_word(element)) n = same_high_word(element);
+    visit(i, element, n);
+    i += n, element += n, left -= n;
+    if (left == 0) left = p.run, element += p.stride - p.run;
   }
-  return normals + (first & 3);
+  return i;
 }
 
-// Normals of coordinates [first, first + count) of a segment whose runs are shorter than the chunk:
-// the groups of all runs are drawn together, then the coordinates picked.
+// Normals of coordinates [first, first + count) of a segment: the groups they touch are drawn
+// together, then the coordinates picked.
 template <class T>
-void gather_normals(const ChainStep& c, const Piece& p, int64_t first, int64_t count,
-                    Scratch<T>& s) {
-  const auto element = [&p](int64_t i) { return p.element + i / p.run * p.stride + i % p.run; };
-  for (int64_t start = 0; start < count;) {
-    const int64_t high = element(first + start) >> 34;
-    int64_t n = 0, last = -1, i = start;
-    for (; i < count; ++i) {
-      const int64_t e = element(first + i);
-      if (e >> 34 != high) break;
-      if (e >> 2 != last) s.groups[n++] = static_cast<uint32_t>(last = e >> 2);
-    }
-    fill_normals(c, static_cast<uint32_t>(high), s.groups, n, s.normals);
-    int64_t slot = -1;
+void gather_normals(const ChainStep& c, const Piece& p, int64_t first, int64_t count, T* out,
+                    uint32_t* groups, float* normals) {
+  while (count > 0) {
+    int64_t touched = 0, last = -1;
+    const int64_t n = visit_stretches(p, first, count, [&](int64_t, int64_t element, int64_t n) {
+      int64_t group = element >> 2;
+      group += group == last;
+      last = (element + n - 1) >> 2;
+      for (; group <= last; ++group) groups[touched++] = static_cast<uint32_t>(group);
+    });
+    const PhiloxStream<Lanes> stream = stream_at(c, element_of(p, first));
+    for (int64_t i = 0; i < touched; i += Lanes::width)
+      normals_of_groups<Lanes>(stream, groups + i, normals + 4 * i);
+    int64_t slot = 0;
     last = -1;
-    for (int64_t j = start; j < i; ++j) {
-      const int64_t e = element(first + j);
-      if (e >> 2 != last) ++slot, last = e >> 2;
-      s.noise[j] = static_cast<T>(s.normals[4 * slot + (e & 3)]);
-    }
-    start = i;
+    visit_stretches(p, first, n, [&](int64_t at, int64_t element, int64_t n) {
+      slot -= element >> 2 == last;
+      const float* from = normals + 4 * slot + (element & 3);
+      for (int64_t j = 0; j < n; ++j) out[at + j] = static_cast<T>(from[j]);
+      last = (element + n - 1) >> 2;
+      slot += last - (element >> 2) + 1;
+    });
+    first += n, out += n, count -= n;
   }
 }
 
@@ -101,24 +113,6 @@ const T* operand(const Values& from, int64_t offset, int64_t n, T* scratch) {
 }
 
 template <class T>
-const T* chunk_noise(const Piece& p, const ChainStep& c, int64_t offset, int64_t n, Scratch<T>& s) {
-  if (p.noise.dtype != Dtype::none) return operand(p.noise, offset, n, s.noise);
-  const int64_t i = p.first + offset;
-  if (i % p.run + n > p.run) {
-    gather_normals(c, p, i, n, s);
-    return s.noise;
-  }
-  const int64_t first = p.element + i / p.run * p.stride + i % p.run;
-  const float* normals = run_normals(c, first, n, s.groups, s.normals);
-  if constexpr (sizeof(T) == 4) {
-    return normals;
-  } else {
-    for (int64_t j = 0; j < n; ++j) s.noise[j] = normals[j];
-    return s.noise;
-  }
-}
-
-template <class T>
 void round_copy(const T* w, int64_t n, const Piece& p, int64_t offset) {
   uint16_t* to = static_cast<uint16_t*>(p.low) + offset;
   if (p.low_dtype == Dtype::bf16)
@@ -137,68 +131,123 @@ struct Chunk {
   int64_t count;
 };
 
-template <class L, bool Preconditioned, bool Masked, bool Measured>
+// The noise of a chunk of consecutive elements, drawn just before the update reads it: divisions
+// and cache misses of the update run under the arithmetic of the next normals.
+struct Draw {
+  PhiloxStream<Lanes> stream;
+  const uint32_t* groups;
+  float* out;
+
+  SLT_HD void operator()(int64_t i) const {
+    normals_of_groups<Lanes>(stream, groups + i / 4, out + i);
+  }
+};
+struct Drawn {
+  void operator()(int64_t) const {}
+};
+
+// What the update reads kAhead coordinates later; past the end of a tensor it does nothing.
+template <class L, bool Preconditioned>
+SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i) {
+  constexpr int64_t kAhead = 256, kLine = 64 / sizeof(typename L::Value);
+  for (int64_t j = i + kAhead; j < i + kAhead + 4 * L::width; j += kLine) {
+    __builtin_prefetch(k.w + j, 1);
+    __builtin_prefetch(k.grad + j);
+    __builtin_prefetch(k.anchor + j);
+    if constexpr (Preconditioned) __builtin_prefetch(k.v + j, 1);
+  }
+}
+
+template <class L, bool Preconditioned, bool Masked, bool Measured, bool Boxed>
 SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
                                    const Langevin<L>& step, Moments<L>& moments) {
   using Real = typename L::Real;
   const Real w = L::load(k.w + i), anchor = L::load(k.anchor + i);
   Real g = L::load(k.grad + i), xi = L::load(k.noise + i), distance = w - anchor, weight = w;
-  typename L::Mask moves = L::all();
+  typename L::Mask stays{};
   if constexpr (Masked) {
     // zeroed, not only kept: a NaN gradient where nothing moves must not count
     const Real zero = L::broadcast(0);
-    moves = L::load_mask(k.mask + i);
-    g = L::select(moves, g, zero), xi = L::select(moves, xi, zero);
-    distance = L::select(moves, distance, zero), weight = L::select(moves, w, zero);
+    stays = L::load_zeros(k.mask + i);
+    g = L::select(stays, zero, g), xi = L::select(stays, zero, xi);
+    distance = L::select(stays, zero, distance), weight = L::select(stays, zero, w);
   }
   const Real prior = step.prior(weight, distance);
   Real moved;
-  typename L::Mask finite;
+  typename L::Mask broken;
   if constexpr (Preconditioned) {
     const Real v = L::load(k.v + i);
     const Real mean = step.mean_square(v, g);
     const Real root = step.root_of_preconditioner(mean);
     moved = w + step.increment(g, prior, xi, root);
-    finite = L::both(L::finite(moved), L::finite(mean));
-    L::store(k.v + i, L::select(L::both(finite, moves), mean, v));
+    broken = L::either(L::not_finite(moved), L::not_finite(mean));
+    L::store(k.v + i, L::select(L::either(broken, stays), v, mean));
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi, root);
   } else {
     moved = w + step.increment(g, prior, xi);
-    finite = L::finite(moved);
+    broken = L::not_finite(moved);
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi);
   }
-  L::store(k.w + i, L::select(L::both(finite, moves), step.boxed(moved, anchor), w));
-  return finite;
+  if constexpr (Boxed) moved = step.boxed(moved, anchor);
+  L::store(k.w + i, L::select(L::either(broken, stays), w, moved));
+  return broken;
 }
 
-template <class L, bool Preconditioned, bool Masked, bool Measured>
-bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, double* sums) {
+template <class L, bool Preconditioned, bool Masked, bool Measured, bool Boxed, class Noise>
+bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
+                double* sums) {
   using One = Scalar<typename L::Value>;
   const Langevin<L> step(c);
   Moments<L> moments;
-  typename L::Mask finite = L::all();
+  typename L::Mask broken{};
   int64_t i = 0;
+  for (; i + 4 * L::width <= k.count; i += 4 * L::width) {
+    fetch_ahead<L, Preconditioned>(k, i);
+    draw(i);
+#pragma GCC unroll 4
+    for (int64_t j = i; j < i + 4 * L::width; j += L::width)
+      broken = L::either(
+          broken, move_lanes<L, Preconditioned, Masked, Measured, Boxed>(k, j, step, moments));
+  }
+  if (i < k.count) draw(i);
   for (; i + L::width <= k.count; i += L::width)
-    finite = L::both(finite, move_lanes<L, Preconditioned, Masked, Measured>(k, i, step, moments));
-  bool every = L::every(finite);
+    broken = L::either(broken,
+                       move_lanes<L, Preconditioned, Masked, Measured, Boxed>(k, i, step, moments));
+  bool finite = !L::any(broken);
   const Langevin<One> tail_step(c);
   Moments<One> tail;
   for (; i < k.count; ++i)
-    every &= move_lanes<One, Preconditioned, Masked, Measured>(k, i, tail_step, tail);
+    finite &= !move_lanes<One, Preconditioned, Masked, Measured, Boxed>(k, i, tail_step, tail);
   if constexpr (Measured) {
     moments.flush(sums, Preconditioned);
     tail.flush(sums, Preconditioned);
   }
-  return every;
+  return finite;
 }
 
-template <class L, bool Preconditioned>
-bool move_any(const Chunk<typename L::Value>& k, const ChainStep& c, double* sums) {
-  if (k.mask)
-    return sums ? move_chunk<L, Preconditioned, true, true>(k, c, sums)
-                : move_chunk<L, Preconditioned, true, false>(k, c, sums);
-  return sums ? move_chunk<L, Preconditioned, false, true>(k, c, sums)
-              : move_chunk<L, Preconditioned, false, false>(k, c, sums);
+template <class L, class Noise>
+bool move_any(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
+              double* sums) {
+  constexpr Constant<true> yes;
+  constexpr Constant<false> no;
+  const auto box = [&](auto preconditioned, auto masked, auto measured) {
+    return c.box < __builtin_inf()
+               ? move_chunk<L, preconditioned, masked, measured, true>(k, c, draw, sums)
+               : move_chunk<L, preconditioned, masked, measured, false>(k, c, draw, sums);
+  };
+  const auto measure = [&](auto preconditioned, auto masked) {
+    return sums ? box(preconditioned, masked, yes) : box(preconditioned, masked, no);
+  };
+  const auto mask = [&](auto preconditioned) {
+    return k.mask ? measure(preconditioned, yes) : measure(preconditioned, no);
+  };
+  return k.v ? mask(yes) : mask(no);
+}
+
+Draw draw_from(const ChainStep& c, int64_t element, int64_t count, Scratch<float>& s) {
+  const uint32_t group = static_cast<uint32_t>(element >> 2);
+  for (int64_t i = 0; i < (count + 6) / 4; ++i) s.groups[i] = group + static_cast<uint32_t>(i);
+  return {stream_at(c, element), s.groups, s.normals};
 }
 
 template <class L>
@@ -206,29 +255,48 @@ bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
   using T = typename L::Value;
   Scratch<T> s;
   bool finite = true;
-  for (int64_t offset = 0; offset < p.count; offset += kChunk) {
-    const int64_t n = p.count - offset < kChunk ? p.count - offset : kChunk;
+  for (int64_t offset = 0, n; offset < p.count; offset += n) {
+    n = p.count - offset < kChunk ? p.count - offset : kChunk;
+    const int64_t element = element_of(p, p.first + offset), position = element & 3;
+    const int64_t left = p.run - (p.first + offset) % p.run;
+    // Drawn as the update goes: consecutive elements from the start of a group on, or inside one
+    // group.
+    const bool inline_noise =
+        sizeof(T) == 4 && p.noise.dtype == Dtype::none && n <= left && n <= same_high_word(element);
+    if (inline_noise && position != 0 && n > 4 - position) n = 4 - position;
     Chunk<T> k;
     k.w = static_cast<T*>(p.w) + offset;
     k.v = p.v ? static_cast<T*>(p.v) + offset : nullptr;
-    k.noise = chunk_noise(p, c, offset, n, s);
     k.grad = operand(p.grad, offset, n, s.grad);
     k.anchor = operand(p.anchor, offset, n, s.anchor);
     k.mask = p.mask ? p.mask + offset : nullptr;
     k.count = n;
-    finite &= k.v ? move_any<L, true>(k, c, sums) : move_any<L, false>(k, c, sums);
+    if constexpr (sizeof(T) == 4) {
+      if (inline_noise) {
+        k.noise = s.normals + position;
+        finite &= move_any<L>(k, c, draw_from(c, element, n, s), sums);
+      }
+    }
+    if (!inline_noise) {
+      k.noise = s.noise;
+      if (p.noise.dtype != Dtype::none)
+        k.noise = operand(p.noise, offset, n, s.noise);
+      else
+        gather_normals(c, p, p.first + offset, n, s.noise, s.groups, s.normals);
+      finite &= move_any<L>(k, c, Drawn{}, sums);
+    }
     if (p.low) round_copy(k.w, n, p, offset);
   }
   return finite;
 }
 
 void normals(const ChainStep& c, int64_t first, int64_t count, float* out) {
-  alignas(64) uint32_t groups[kChunk + 16];
-  alignas(64) float buffer[4 * (kChunk + 16)];
+  Scratch<float> s;
+  Piece p{};
+  p.element = first, p.run = INT64_MAX;
   for (int64_t offset = 0; offset < count; offset += kChunk) {
     const int64_t n = count - offset < kChunk ? count - offset : kChunk;
-    const float* from = run_normals(c, first + offset, n, groups, buffer);
-    for (int64_t i = 0; i < n; ++i) out[offset + i] = from[i];
+    gather_normals(c, p, offset, n, out + offset, s.groups, s.normals);
   }
 }
 

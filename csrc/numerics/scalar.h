@@ -56,12 +56,11 @@ struct Scalar {
   static SLT_HD Real upper(Real a, Real b) { return a > b ? a : b; }
   static SLT_HD double sum(Real x) { return static_cast<double>(x); }
 
-  static SLT_HD Mask all() { return true; }
-  static SLT_HD Mask load_mask(const uint8_t* p) { return *p != 0; }
-  static SLT_HD Mask both(Mask a, Mask b) { return a && b; }
-  static SLT_HD bool every(Mask m) { return m; }
+  static SLT_HD Mask load_zeros(const uint8_t* p) { return *p == 0; }
+  static SLT_HD Mask either(Mask a, Mask b) { return a || b; }
+  static SLT_HD bool any(Mask m) { return m; }
   static SLT_HD Real select(Mask m, Real a, Real b) { return m ? a : b; }
-  static SLT_HD Mask finite(Real x) { return x - x == Real(0); }
+  static SLT_HD Mask not_finite(Real x) { return !(x - x == Real(0)); }
 
   static SLT_HD Real from_int(Int x) { return static_cast<Real>(x); }
   static SLT_HD Int bits(Real x) {
@@ -74,8 +73,6 @@ struct Scalar {
     std::memcpy(&out, &x, sizeof out);
     return out;
   }
-  // 2^k as a word for k in 0..32; 2^32 wraps to 0.
-  static SLT_HD Word power_of_two(Int k) { return static_cast<Word>(uint64_t{1} << k); }
 
   static SLT_HD void load_counters(const uint32_t* groups, Wide out[1]) { out[0] = *groups; }
   static SLT_HD Wide broadcast_wide(uint32_t x) { return x; }

@@ -35,9 +35,11 @@ def philox4x32(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor,
 def box_muller(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent normals from two 32-bit words, in float64.
 
-    u = (x0 | 1)/2^32 in (0, 1), θ = 2π x1/2^32:  ξ0 = √(−2 ln u) cos θ,  ξ1 = √(−2 ln u) sin θ.
+    u = (⌊x0/2⌋ + ½)/2^31 in (0, 1] (rounded to float32: a definition, not an error), θ = 2π x1/2^32:
+    ξ0 = √(−2 ln u) cos θ,  ξ1 = √(−2 ln u) sin θ.
     """
-    radius = torch.sqrt(-2.0 * torch.log((x0 | 1).double() * 2.0**-32))
+    u = ((x0 >> 1).float() + 0.5).double() * 2.0**-31
+    radius = torch.sqrt(-2.0 * torch.log(u))
     angle = x1.double() * (2.0 * math.pi * 2.0**-32)
     return radius * torch.cos(angle), radius * torch.sin(angle)
 
