@@ -179,7 +179,7 @@ def _from_pretrained(load: Callable[..., Any], location: Location, given: str, *
     try:
         # the GGUF reader draws a bar that no setting turns off; warnings go through logging and stay
         silence = redirect_stderr(io.StringIO()) if location.gguf_file else nullcontext()
-        with _quiet_loading(), silence:
+        with quiet_loading(), silence:
             return load(location.name, **location.options, **kept)
     except OSError as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -189,7 +189,7 @@ def _from_pretrained(load: Callable[..., Any], location: Location, given: str, *
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """The loaders draw bars of their own, and tokenizers warn when a process forks later."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging = require("transformers.utils.logging", extra="hf", purpose="to load a language model")

@@ -59,9 +59,9 @@ class SamplingPlan:
     The defaults were chosen by a sweep over nβ in 10 … 1000, γ in 1e3 … 3e4 and εγ in 0.1 … 0.2:
 
     * γ = 3000 holds the chains where the excess loss is about 0.2 nats at the end of training. At γ = 1000 it is 0.5,
-      a third of the loss itself and hardly local; at 10000 early checkpoints drown in noise.
-    * nβ = 100. Larger nβ/γ pulls chains downhill wherever w* is no minimum yet (λ̂ < 0 early in training);
-      at 100/3000 that is over after the first fifty steps of training.
+      a third of the loss itself and hardly local; at 10000, λ̂ is below 1 early and 6 at the end: little to see.
+    * nβ = 100. Larger nβ/γ pulls chains downhill wherever w* is no minimum yet: at training step 30, λ̂ was −25 for
+      300/3000 and −2.5 for 100/3000, which is positive from about step 40 on.
     * ε = 0.15/γ. Flat directions forget in 2/(εγ) = 13 steps and the excess loss in half of that, so 40 steps of
       burn-in and 100 draws are plenty, and the step's bias, 1/(1 − εγ/4), stays below 4 %.
     """

@@ -16,6 +16,7 @@ from sltfast.corpus import BYTES, SEPARATOR_BYTE
 from sltfast.demo.plans import TrainingPlan
 from sltfast.extras import require
 from sltfast.isolation import isolated_rng
+from sltfast.pretrained import quiet_loading
 
 RECORD = "training.json"
 
@@ -106,7 +107,8 @@ def _loop(plan: TrainingPlan, rows: Tensor, paths: dict[int, Path], progress: bo
             optimizer.step()
             losses.append(float(loss.detach()))
             if step + 1 in paths:
-                model.save_pretrained(paths[step + 1])
+                with quiet_loading():
+                    model.save_pretrained(paths[step + 1])
             bar.update()
             bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
     return losses

@@ -3,6 +3,9 @@
 import csv
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,14 @@ def test_table_files_and_a_second_run_that_reads_the_first(tmp_path: Path, capsy
     again = json.loads(capsys.readouterr().out)
     assert weights.stat().st_mtime_ns == written
     assert [point["llc_mean"] for point in again] == [float(row["llc"]) for row in rows]
+
+
+def test_quiet_means_quiet(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-m", "sltfast", "demo", *TINY, "--output-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_another_demonstration_in_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
