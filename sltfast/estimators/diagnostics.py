@@ -70,14 +70,20 @@ class Verdict(NamedTuple):
 def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
     """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
 
-    Diverged: a chain died. Drifting: R̂ above 1.1, a first and a last third that differ by more than 3 standard errors
-    and a tenth of the mean, or a mean below zero by more than two standard errors. Else converged.
+    Diverged: a chain died. Drifting: a mean below zero by more than two standard errors, a first and a last third that
+    differ by more than 3 standard errors and a tenth of the mean, or R̂ above 1.1. Else converged.
     """
     if dead:
         return Verdict("diverged", f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization")
     estimate = mean_estimate(excess)
     if excess.shape[1] < 12:
         return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
+    if estimate.mean < -2 * estimate.se:
+        return Verdict(
+            "drifting",
+            "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
+            "stay closer",
+        )
     third = excess.shape[1] // 3
     first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
     change = last.mean - first.mean
@@ -89,12 +95,6 @@ def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
             "drifting",
             f"the chains disagree (R̂ {estimate.rhat:.2f}): raise num_draws or num_burnin_steps, or localization, "
             "to make them mix sooner",
-        )
-    if estimate.mean < -2 * estimate.se:
-        return Verdict(
-            "drifting",
-            "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
-            "stay closer",
         )
     if estimate.ess < FEW_EFFECTIVE_DRAWS:
         return Verdict("converged", f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error")
