@@ -25,6 +25,7 @@ SOURCES = [
     "csrc/registry.cpp",
     "csrc/module.cpp",
     "csrc/cpu/dispatch.cpp",
+    "csrc/cpu/floors.cpp",
     "csrc/cpu/langevin_step.cpp",
 ]
 ISA_FLAGS = {"generic": []}

@@ -5,9 +5,10 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cstdio>
+#include <optional>
 
 #include "cpu/dispatch.h"
+#include "cpu/floors.h"
 #include "numerics/philox.h"
 #include "numerics/scalar.h"
 
@@ -55,6 +56,15 @@ py::array_t<float> normals(uint64_t seed, uint32_t stream, uint32_t step, uint32
   return out;
 }
 
+using Floats = py::array_t<float, py::array::c_style>;
+
+void touch_operands(Floats w, Floats g, Floats anchor, std::optional<Floats> v) {
+  if (g.size() != w.size() || anchor.size() != w.size() || (v && v->size() != w.size()))
+    throw py::value_error("all arrays must be as long as w, " + std::to_string(w.size()));
+  sltfast::touch_operands(w.mutable_data(), g.data(), anchor.data(),
+                          v ? v->mutable_data() : nullptr, w.size());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -67,4 +77,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("normals", &normals, py::arg("seed"), py::arg("stream"), py::arg("step"), py::arg("chain"),
         py::arg("first"), py::arg("count"),
         "float32 normals of elements first .. first + count − 1.");
+  m.def("touch_operands", &touch_operands, py::arg("w").noconvert(), py::arg("g").noconvert(),
+        py::arg("anchor").noconvert(), py::arg("v").noconvert() = py::none(),
+        "Benchmark floor: the memory traffic of a Langevin step, in place.");
+  m.def("draw_and_discard", &sltfast::draw_and_discard, py::arg("count"),
+        "Benchmark floor: the normals of a Langevin step, kept in cache.");
 }

@@ -23,6 +23,7 @@ struct Scratch {
   // One group of four normals a coordinate at worst (run = 1), and a whole batch past the end.
   alignas(64) float normals[4 * (kChunk + 16)];
   alignas(64) uint32_t groups[kChunk + 16];
+  uint8_t all_move[kChunk];  // the mask of a box without one
   alignas(64) T noise[kChunk], grad[kChunk], anchor[kChunk];
 };
 
@@ -127,7 +128,7 @@ struct Chunk {
   T* w;
   T* v;
   const T *grad, *anchor, *noise;
-  const uint8_t* mask;
+  const uint8_t* mask;  // null: no mask and no box
   int64_t count;
 };
 
@@ -158,14 +159,14 @@ SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i) {
   }
 }
 
-template <class L, bool Preconditioned, bool Masked, bool Measured, bool Boxed>
+template <class L, bool Preconditioned, bool Measured, bool Confined>
 SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
                                    const Langevin<L>& step, Moments<L>& moments) {
   using Real = typename L::Real;
   const Real w = L::load(k.w + i), anchor = L::load(k.anchor + i);
   Real g = L::load(k.grad + i), xi = L::load(k.noise + i), distance = w - anchor, weight = w;
   typename L::Mask stays{};
-  if constexpr (Masked) {
+  if constexpr (Confined) {
     // zeroed, not only kept: a NaN gradient where nothing moves must not count
     const Real zero = L::broadcast(0);
     stays = L::load_zeros(k.mask + i);
@@ -188,12 +189,12 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
     broken = L::not_finite(moved);
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi);
   }
-  if constexpr (Boxed) moved = step.boxed(moved, anchor);
+  if constexpr (Confined) moved = step.boxed(moved, anchor);
   L::store(k.w + i, L::select(L::either(broken, stays), w, moved));
   return broken;
 }
 
-template <class L, bool Preconditioned, bool Masked, bool Measured, bool Boxed, class Noise>
+template <class L, bool Preconditioned, bool Measured, bool Confined, class Noise>
 bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
                 double* sums) {
   using One = Scalar<typename L::Value>;
@@ -206,18 +207,18 @@ bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, const Noi
     draw(i);
 #pragma GCC unroll 4
     for (int64_t j = i; j < i + 4 * L::width; j += L::width)
-      broken = L::either(
-          broken, move_lanes<L, Preconditioned, Masked, Measured, Boxed>(k, j, step, moments));
+      broken =
+          L::either(broken, move_lanes<L, Preconditioned, Measured, Confined>(k, j, step, moments));
   }
   if (i < k.count) draw(i);
   for (; i + L::width <= k.count; i += L::width)
-    broken = L::either(broken,
-                       move_lanes<L, Preconditioned, Masked, Measured, Boxed>(k, i, step, moments));
+    broken =
+        L::either(broken, move_lanes<L, Preconditioned, Measured, Confined>(k, i, step, moments));
   bool finite = !L::any(broken);
   const Langevin<One> tail_step(c);
   Moments<One> tail;
   for (; i < k.count; ++i)
-    finite &= !move_lanes<One, Preconditioned, Masked, Measured, Boxed>(k, i, tail_step, tail);
+    finite &= !move_lanes<One, Preconditioned, Measured, Confined>(k, i, tail_step, tail);
   if constexpr (Measured) {
     moments.flush(sums, Preconditioned);
     tail.flush(sums, Preconditioned);
@@ -230,18 +231,14 @@ bool move_any(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise
               double* sums) {
   constexpr Constant<true> yes;
   constexpr Constant<false> no;
-  const auto box = [&](auto preconditioned, auto masked, auto measured) {
-    return c.box < __builtin_inf()
-               ? move_chunk<L, preconditioned, masked, measured, true>(k, c, draw, sums)
-               : move_chunk<L, preconditioned, masked, measured, false>(k, c, draw, sums);
+  const auto confine = [&](auto preconditioned, auto measured) {
+    return k.mask ? move_chunk<L, preconditioned, measured, true>(k, c, draw, sums)
+                  : move_chunk<L, preconditioned, measured, false>(k, c, draw, sums);
   };
-  const auto measure = [&](auto preconditioned, auto masked) {
-    return sums ? box(preconditioned, masked, yes) : box(preconditioned, masked, no);
+  const auto measure = [&](auto preconditioned) {
+    return sums ? confine(preconditioned, yes) : confine(preconditioned, no);
   };
-  const auto mask = [&](auto preconditioned) {
-    return k.mask ? measure(preconditioned, yes) : measure(preconditioned, no);
-  };
-  return k.v ? mask(yes) : mask(no);
+  return k.v ? measure(yes) : measure(no);
 }
 
 Draw draw_from(const ChainStep& c, int64_t element, int64_t count, Scratch<float>& s) {
@@ -254,13 +251,14 @@ template <class L>
 bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
   using T = typename L::Value;
   Scratch<T> s;
+  const bool boxed = c.box < __builtin_inf();
+  if (boxed) __builtin_memset(s.all_move, 1, sizeof s.all_move);
   bool finite = true;
   for (int64_t offset = 0, n; offset < p.count; offset += n) {
     n = p.count - offset < kChunk ? p.count - offset : kChunk;
     const int64_t element = element_of(p, p.first + offset), position = element & 3;
     const int64_t left = p.run - (p.first + offset) % p.run;
-    // Drawn as the update goes: consecutive elements from the start of a group on, or inside one
-    // group.
+    // Drawn as the update goes: consecutive elements, from the start of a group on or inside one.
     const bool inline_noise =
         sizeof(T) == 4 && p.noise.dtype == Dtype::none && n <= left && n <= same_high_word(element);
     if (inline_noise && position != 0 && n > 4 - position) n = 4 - position;
@@ -269,7 +267,7 @@ bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
     k.v = p.v ? static_cast<T*>(p.v) + offset : nullptr;
     k.grad = operand(p.grad, offset, n, s.grad);
     k.anchor = operand(p.anchor, offset, n, s.anchor);
-    k.mask = p.mask ? p.mask + offset : nullptr;
+    k.mask = p.mask ? p.mask + offset : boxed ? s.all_move : nullptr;
     k.count = n;
     if constexpr (sizeof(T) == 4) {
       if (inline_noise) {
