@@ -180,12 +180,12 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
     const Real v = L::load(k.v + i);
     const Real mean = step.mean_square(v, g);
     const Real root = step.root_of_preconditioner(mean);
-    moved = w + step.increment(g, prior, xi, root);
+    moved = w + step.preconditioned_increment(g, prior, xi, root);
     broken = L::either(L::not_finite(moved), L::not_finite(mean));
     L::store(k.v + i, L::select(L::either(broken, stays), v, mean));
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi, root);
   } else {
-    moved = w + step.increment(g, prior, xi);
+    moved = w + step.plain_increment(g, weight, distance, xi);
     broken = L::not_finite(moved);
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi);
   }

@@ -14,6 +14,7 @@ template <class L>
 struct Langevin {
   using Real = typename L::Real;
   Real minus_half_lr, n_beta, localization, weight_decay, noise, box;
+  Real gradient_step, localization_step, weight_decay_step;  // −ε/2 times each
   Real alpha, one_minus_alpha, correction, eps;
 
   template <class Hyper>
@@ -24,6 +25,9 @@ struct Langevin {
         weight_decay(L::broadcast(h.weight_decay)),
         noise(L::broadcast(h.noise)),
         box(L::broadcast(h.box)),
+        gradient_step(L::broadcast(-0.5 * h.lr * h.n_beta)),
+        localization_step(L::broadcast(-0.5 * h.lr * h.localization)),
+        weight_decay_step(L::broadcast(-0.5 * h.lr * h.weight_decay)),
         alpha(L::broadcast(h.alpha)),
         one_minus_alpha(L::broadcast(1.0 - h.alpha)),
         correction(L::broadcast(h.correction)),
@@ -39,10 +43,11 @@ struct Langevin {
   SLT_HD Real prior(Real w, Real distance) const {
     return L::fma(localization, distance, weight_decay * w);
   }
-  SLT_HD Real increment(Real g, Real prior, Real xi) const {
-    return L::fma(minus_half_lr, L::fma(n_beta, g, prior), noise * xi);
+  SLT_HD Real plain_increment(Real g, Real w, Real distance, Real xi) const {
+    const Real pulled = L::fma(weight_decay_step, w, noise * xi);
+    return L::fma(gradient_step, g, L::fma(localization_step, distance, pulled));
   }
-  SLT_HD Real increment(Real g, Real prior, Real xi, Real root) const {
+  SLT_HD Real preconditioned_increment(Real g, Real prior, Real xi, Real root) const {
     const Real drift = minus_half_lr * (root * root);
     return L::fma(drift, L::fma(n_beta, g, prior), (noise * root) * xi);
   }
