@@ -150,7 +150,7 @@ struct Drawn {
 // What the update reads kAhead coordinates later; past the end of a tensor it does nothing.
 template <class L, bool Preconditioned>
 SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i) {
-  constexpr int64_t kAhead = 256, kLine = 64 / sizeof(typename L::Value);
+  constexpr int64_t kAhead = 512, kLine = 64 / sizeof(typename L::Value);
   for (int64_t j = i + kAhead; j < i + kAhead + 4 * L::width; j += kLine) {
     __builtin_prefetch(k.w + j, 1);
     __builtin_prefetch(k.grad + j);
