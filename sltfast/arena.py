@@ -40,7 +40,7 @@ class Block:
             numel = part.parameter.numel()
             rows.append((offset, numel, part.element, numel, 0))
             offset += -(-numel // ALIGNMENT) * ALIGNMENT
-        self.segments = torch.tensor(rows, dtype=torch.int64)
+        self.segments = torch.tensor(rows, dtype=torch.int64, device="cpu")
         self.w = torch.zeros(num_chains, offset, dtype=dtype, device=device)
         self.v: Tensor | None = None
         self.anchors: list[Tensor] = []

@@ -28,13 +28,19 @@ def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
     Parameters stay tied where they were tied. Buffers are copied, because a forward may change them.
 
     Raises:
+        ValueError: a parameter of a lazy module that has not run yet.
         TypeError: the module tree cannot be copied (locks, open files, non-leaf weights).
     """
+    # An embedding with max_norm rescales its rows in place as it reads them.
+    rescaled = {id(module.weight) for module in model.modules() if getattr(module, "max_norm", None) is not None}
     memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        if id(parameter) not in memo:
-            shared = parameter.detach().to(device)
-            memo[id(parameter)] = nn.Parameter(shared, requires_grad=False)
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
+        shared = parameter.detach().to(device)
+        if id(parameter) in rescaled or shared.is_inference():
+            shared = shared.clone()
+        memo[id(parameter)] = nn.Parameter(shared, requires_grad=False)
     try:
         clone: nn.Module = copy.deepcopy(model, memo)
     except (TypeError, RuntimeError) as error:

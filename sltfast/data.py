@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,13 +38,13 @@ class Source:
         return self.tensors if self.tensors is not None else self.fetch(np.arange(min(16, self.length)))
 
     def fingerprint(self) -> str:
-        """A digest of the length and up to 64 rows spread over the data set."""
+        """A digest of the rows: all of them where they are in memory, else up to 64 spread over the data set."""
         digest = hashlib.blake2b(f"{self.length}".encode(), digest_size=16)
         if self.length:
             rows = np.unique(np.linspace(0, self.length - 1, 64).astype(np.int64))
-            for leaf in leaves(self.fetch(rows)):
+            for leaf in leaves(self.fetch(rows) if self.tensors is None else self.tensors):
                 digest.update(str((tuple(leaf.shape), leaf.dtype)).encode())
-                digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -85,6 +86,10 @@ def as_source(dataset: Any, *, buffer_size: int | None = None) -> Source:
         TypeError: a kind of data set that cannot be replayed by index, and no ``buffer_size``.
         ValueError: no rows, rows of different lengths, or columns of different lengths.
     """
+    if buffer_size is not None and (
+        isinstance(buffer_size, bool) or int(buffer_size) != buffer_size or buffer_size < 1
+    ):
+        raise ValueError(f"buffer_size must be a whole number >= 1, got {buffer_size!r}")
     source = _dispatch(dataset, buffer_size)
     if len(source) == 0:
         raise ValueError(f"the data set ({source.kind}) has no rows")
@@ -118,10 +123,17 @@ def _dispatch(dataset: Any, buffer_size: int | None) -> Source:
 
 def _tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach()
+        tensor = value.detach()
+        return tensor.long() if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64) else tensor
     try:
         array = np.asarray(value)
-        return torch.from_numpy(array)
+        if array.dtype.kind == "u" and array.itemsize > 1:
+            array = array.astype(np.int64)  # torch computes with one unsigned type only
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # read-only memory maps are only read
+            return torch.from_numpy(array)
     except (ValueError, TypeError) as error:
         raise ValueError(f"a column is not a rectangular array of numbers ({error}): {_RAGGED}") from error
 
@@ -170,6 +182,8 @@ def _from_hugging_face(dataset: Any, buffer_size: int | None) -> Source:
         def unpack(columns: Mapping[str, Any]) -> Any:
             return {name: _column(columns, name) for name in names}
 
+    if any(leaf[0].numel() == 0 for leaf in leaves(unpack(selected[:1]))):
+        raise ValueError("the data set's rows are empty")
     row_bytes = sum(leaf[0].numel() * leaf.element_size() for leaf in leaves(unpack(selected[:1])))
     if row_bytes * len(selected) <= MATERIALISE_BYTES:
         return _from_tensors(unpack(selected[:]), "Hugging Face Dataset")
@@ -181,10 +195,12 @@ def _column(columns: Mapping[str, Any], name: str) -> Tensor:
     value = np.asarray(columns[name]) if not _is_ragged(columns[name]) else None
     if value is None or value.dtype == object:
         lengths = sorted({len(row) for row in columns[name]})
+        if lengths == [0]:
+            raise ValueError(f"the rows of column {name!r} are empty")
         raise ValueError(f"column {name!r} has rows of different lengths ({lengths[0]} to {lengths[-1]}): {_RAGGED}")
     if value.dtype.kind not in "biuf":
         raise ValueError(f"column {name!r} holds {value.dtype}, not numbers: tokenise or encode it first")
-    return torch.from_numpy(value if value.flags.writeable else value.copy())
+    return _tensor(value)
 
 
 def _is_ragged(rows: Any) -> bool:
@@ -219,7 +235,7 @@ def _from_items(dataset: Any, collate: Callable[[list[Any]], Any], kind: str) ->
     if length:
         if kind == "list":  # in memory already: rows of different lengths are met now, not at step 1000
             return _from_tensors(fetch(np.arange(length)), kind)
-        _check_repeatable(fetch)
+        _check_repeatable(fetch, length)
     return Source(length, fetch, None, kind)
 
 
@@ -237,16 +253,16 @@ def _listless(item: Any) -> Any:
     return item
 
 
-def _check_repeatable(fetch: Callable[[np.ndarray], Any]) -> None:
-    with isolated_rng(0):
-        first, second = (leaves(fetch(np.zeros(1, dtype=np.int64))) for _ in range(2))
-    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if not a.is_floating_point()) or any(
-        not torch.equal(a.nan_to_num(), b.nan_to_num())
-        for a, b in zip(first, second, strict=True)
-        if a.is_floating_point()
-    ):
+def _check_repeatable(fetch: Callable[[np.ndarray], Any], length: int) -> None:
+    rows = np.unique(np.linspace(0, length - 1, 16).astype(np.int64))
+    readings = []
+    for seed in range(3):
+        with isolated_rng(seed):
+            readings.append([leaf.double().nan_to_num() for row in rows for leaf in leaves(fetch(row[None]))])
+    first, *others = readings
+    if not all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True)):
         raise ValueError(
-            "the data set returns other values when row 0 is read again (random augmentation?): losses at w and at w* "
+            "the data set returns other values when rows are read again (random augmentation?): losses at w and at w* "
             "could not be paired. Turn the randomness off, or give buffer_size=N to freeze N items"
         )
 
@@ -296,8 +312,6 @@ def _buffered(dataset: Iterable[Any], buffer_size: int | None) -> Source:
             f"dataset ({type(dataset).__name__}) can only be iterated, so its batches cannot be replayed at w*: give "
             "buffer_size=N to sample from its first N items"
         )
-    if buffer_size < 1:
-        raise ValueError(f"buffer_size must be >= 1, got {buffer_size}")
     with isolated_rng(0):
         items = list(itertools.islice(iter(dataset), buffer_size))
     if not items:

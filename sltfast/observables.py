@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import random
 import re
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sltfast.batches import fetch
-from sltfast.data import Source, as_source
-from sltfast.losses import ItemLoss
+from sltfast.data import Source, as_source, leaves
+from sltfast.losses import ItemLoss, token_ids
 
 ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
 
@@ -43,15 +44,22 @@ class Observable:
                 "batch_size"
             )
         self.name, self.id, self.source, self.device = name, observable_id(name), source, device
-        self.batches_per_draw = batches
+        self.batches_per_draw, self.batch_size = batches, batch_size
         self.rows = np.array(random.Random(seed).sample(range(len(source)), needed), dtype=np.int64)
-        self._batches = [fetch(source, self.rows[k : k + batch_size], device) for k in range(0, needed, batch_size)]
+        self._batches: list[Any] = [
+            fetch(source, self.rows[k : k + batch_size], device) for k in range(0, needed, batch_size)
+        ]
+        shapes = {tuple(tuple(leaf.shape[1:]) for leaf in leaves(batch)) for batch in self._batches}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"batches of observable {name!r} have different shapes {sorted(shapes)}: pad all its rows to one length"
+            )
 
     def token_ids(self) -> Tensor | None:
         """[rows, tokens] int64 on the CPU, where the batches are token sequences."""
-        ids = [batch.get("input_ids") if isinstance(batch, Mapping) else batch for batch in self._batches]
-        tokens = [x for x in ids if isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()]
-        return torch.cat(tokens).long().cpu() if len(tokens) == len(ids) else None
+        found = [token_ids(batch) for batch in self._batches]
+        tokens = [ids for ids in found if ids is not None]
+        return torch.cat(tokens).long().cpu() if len(tokens) == len(found) else None
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, loss: ItemLoss) -> Tensor:
@@ -66,11 +74,12 @@ def resolve_observables(
     batch_size: int,
     seed: int,
     device: torch.device,
+    buffer_size: int | None = None,
 ) -> list[Observable]:
     """Observables from ``{name: data set}`` or ``{name: (data set, batches_per_draw)}``.
 
     Raises:
-        TypeError: not a mapping.
+        TypeError: not a mapping from names.
         ValueError: too few rows, or two names that become one identifier.
     """
     if specs is None:
@@ -79,12 +88,14 @@ def resolve_observables(
         raise TypeError(f"observables must be a mapping from name to data set, got {type(specs).__name__}")
     resolved: list[Observable] = []
     for name, spec in specs.items():
+        if not isinstance(name, str):
+            raise TypeError(f"observables are named by strings, got {name!r}")
         dataset, batches = spec, batches_per_draw
-        if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[1], int):
-            dataset, batches = spec
+        if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[1], numbers.Integral):
+            dataset, batches = spec[0], int(spec[1])
         if batches < 1:
             raise ValueError(f"batches_per_draw of observable {name!r} must be >= 1, got {batches}")
-        observable = Observable(name, as_source(dataset), batches, batch_size, seed, device)
+        observable = Observable(name, as_source(dataset, buffer_size=buffer_size), batches, batch_size, seed, device)
         clash = [other.name for other in resolved if other.id == observable.id]
         if clash:
             raise ValueError(

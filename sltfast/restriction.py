@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+SAMPLED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 ParamMasks = Mapping[str, Tensor | None] | Iterable[str] | str | None
 
 
@@ -53,7 +54,8 @@ class Restriction:
 
         Args:
             model: the caller's.
-            param_masks: None for every floating-point parameter; a name, glob pattern or list of them
+            param_masks: None for the parameters that require gradients (all of them where none does, as in a
+                model frozen for inference); a name, glob pattern or list of them
                 (``"*.mlp.*"``); or a mapping from name to a mask of the parameter's shape (bool, or 0/1) or None for
                 all of it. A tied weight answers to each of its names; masks given under several are united.
 
@@ -70,7 +72,9 @@ class Restriction:
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to sample")
         if param_masks is None:
-            chosen: dict[str, Tensor | None] = {n: None for n, p in parameters.items() if p.is_floating_point()}
+            chosen: dict[str, Tensor | None] = {n: None for n, p in parameters.items() if p.requires_grad}
+            if not chosen:
+                chosen = {n: None for n, p in parameters.items() if p.is_floating_point()}
         else:
             chosen = _united(parameters, canonical, _as_mapping(param_masks, canonical))
         segments = []
@@ -94,14 +98,16 @@ class Restriction:
 def _as_mapping(param_masks: ParamMasks, canonical: dict[str, str]) -> Mapping[str, Tensor | None]:
     if isinstance(param_masks, Mapping):
         return param_masks
-    patterns = [param_masks] if isinstance(param_masks, str) else list(param_masks or [])
+    patterns: list[object] = [param_masks]
+    if isinstance(param_masks, Iterable) and not isinstance(param_masks, str):
+        patterns = list(param_masks)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(
             "param_masks must be None, a mapping from parameter name to mask, or names and glob patterns; "
             f"got {param_masks!r}"
         )
     matched: dict[str, Tensor | None] = {}
-    for pattern in patterns:
+    for pattern in map(str, patterns):
         names = [name for name in canonical if fnmatch.fnmatchcase(name, pattern)]
         if not names:
             raise ValueError(_unknown(pattern, canonical))
@@ -152,6 +158,13 @@ def _flat_mask(name: str, parameter: nn.Parameter, mask: Tensor) -> Tensor | Non
 
 
 def _check_weights(name: str, parameter: nn.Parameter) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
+    if parameter.dtype not in SAMPLED:
+        raise TypeError(
+            f"parameter {name!r} has dtype {parameter.dtype}; float32, float64, bfloat16 and float16 weights can move "
+            "(leave it out with param_masks)"
+        )
     if parameter.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load the model's weights first")
     if not bool(torch.isfinite(parameter.detach()).all()):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ import torch
 from torch import nn
 
 from sltfast.arena import Arena
-from sltfast.batches import BatchStream, fetch
+from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
 from sltfast.errors import AllChainsDied
 from sltfast.isolation import isolated_rng
-from sltfast.losses import ItemLoss, LossFn, check_tokens, item_loss
+from sltfast.losses import LossFn, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.restriction import ParamMasks, Restriction
 from sltfast.results.identity import provenance, run_identity
@@ -29,6 +30,7 @@ from sltfast.sampler.config import Mode, SamplerConfig, rmsprop_kwargs
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.transition import Transition
+from sltfast.sampler.trial import trial
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,7 +91,8 @@ def sample(
         lr: step size ε > 0.
         n_beta: inverse temperature nβ >= 0 of the mean loss (see ``default_nbeta``).
         loss_fn: ``loss_fn(model, batch) -> losses`` of shape [B] or [B, T], or a pair (losses, weights).
-        param_masks: which coordinates move: None (all), names or glob patterns, or ``{name: mask}``.
+        param_masks: which coordinates move: None (all that require gradients), names or glob patterns, or
+            ``{name: mask}``.
         num_chains: independent chains C, differing in their noise.
         num_draws: states recorded of each chain.
         num_burnin_steps: steps before the first draw.
@@ -123,9 +126,9 @@ def sample(
         buffer_size: for data that can only be iterated: sample from its first ``buffer_size`` items.
 
     Returns:
-        ``xr.DataTree`` with devinterp 2.0.1's names. Root: ``loss`` and ``loss_at_init`` (chain, step), the mini-batch
-        mean loss at w_t and, of the same batch, at w*; ``alive``, ``death_step`` (chain); ``init_loss`` (chain,
-        token_pos); ``sampling_loss`` (chain, draw, batch, token_pos); ``sampling_loss_micro`` (chain, step,
+        ``xr.DataTree`` with devinterp 2.0.1's names. Root: ``loss`` and ``init_loss_trace`` (chain, step), the
+        mini-batch mean loss at w_t and, of the same batch, at w*; ``alive``, ``death_step`` (chain); ``init_loss``
+        (chain, token_pos); ``sampling_loss`` (chain, draw, batch, token_pos); ``sampling_loss_micro`` (chain, step,
         batch_sampling, token_pos); ``loss_<observable>`` (chain, draw, batch_<observable>, token_pos), read after the
         step of the draw. Losses are in nats. Groups ``posterior`` and ``sample_stats`` are ArviZ's.
 
@@ -137,6 +140,7 @@ def sample(
     Source: Lau et al. 2308.12108; Hitchcock & Hoogland 2507.21449.
     """
     model = unwrap(model)
+    path = None if output_path is None else Path(output_path).expanduser().resolve()
     source = as_source(dataset, buffer_size=buffer_size)
     config = SamplerConfig(
         lr=lr,
@@ -164,38 +168,50 @@ def sample(
     restriction = Restriction.of(model, param_masks)
     loss = item_loss(model, loss_fn)
     where = _device(model, device)
-    lanes = 1 if match_sampling_input_ids_across_chains else num_chains
-    streams = [BatchStream(source, config.batch_size, init_seed, shuffle=shuffle, lane=k) for k in range(lanes)]
+    lanes = 1 if match_sampling_input_ids_across_chains else config.num_chains
+    streams = [
+        BatchStream(source, config.batch_size, config.init_seed, shuffle=shuffle, lane=lane) for lane in range(lanes)
+    ]
     if loss_fn is None:
         check_tokens(model, source.sample())
     _warn(config)
-    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(init_seed, where):
+    with _surroundings(config.init_seed, where):
         seen = resolve_observables(
             observables,
             batches_per_draw=batches_per_draw,
             batch_size=config.batch_size,
             seed=obs_seed,
             device=where,
+            buffer_size=buffer_size,
         )
         if loss_fn is None:
             for observable in seen:
                 check_tokens(model, observable.source.sample())
         clone = structural_clone(model, where).train(mode == "train")
         arena = Arena(restriction, clone, 1, where)
-        shape = _trial(clone, arena, loss, streams[0], seen, where)
-        specs = layout(config, seen, save_token_losses=save_token_losses, **shape)
+        arena.reset()
+        arena.attach(0)
+        shapes = trial(clone, arena, loss, streams[0], seen, where, language_model=loss_fn is None)
+        specs = layout(config, seen, shapes, save_token_losses=save_token_losses)
         if dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
         attrs = _attributes(config, seen, restriction, where)
         identity = run_identity(model, source, restriction, seen, loss)
         attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
-        store, memory = _store(config, specs, attrs, output_path)
-        if store is None:
-            return _checked(open_run(Path(str(output_path))))
-        with Progress(config.num_steps * num_chains, num_chains, n_beta, shown=progress) as bar:
-            baseline = Baseline(clone, loss, streams, config, where, bar.baseline)
+        state = "" if path is None else existing_run(path, attrs)
+        if path is not None and state == "complete":
+            return _checked(open_run(path))
+        with Progress(config.num_steps * config.num_chains, config.num_chains, config.n_beta, shown=progress) as bar:
+            recorded = shapes.positions if save_token_losses or config.num_init_loss_batches else None
+            baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
             at_init = baseline.step_losses(config.num_steps)
-            _record_start(store, baseline, at_init, config, seen, dataset_init_loss)
+            start = _start_values(baseline, at_init, config, seen, dataset_init_loss)
+            memory = MemoryStore(specs if path is None else [])
+            store: Store = memory
+            if path is not None:
+                store = ZarrStore(path, specs, attrs, config.step_of, resume=state == "interrupted")
+            for name, values in start.items():
+                store.put_whole(name, values)
             run = Run(
                 config=config,
                 clone=clone,
@@ -205,7 +221,7 @@ def sample(
                 streams=streams,
                 observables=seen,
                 store=store,
-                losses_at_init=at_init,
+                init_losses=at_init,
                 device=where,
                 save_token_losses=save_token_losses,
                 tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
@@ -216,8 +232,18 @@ def sample(
                 completed = True
             finally:
                 store.close(completed)
-    tree = tree_from_memory(memory, attrs, completed) if memory is not None else open_run(Path(str(output_path)))
-    return _checked(tree)
+    return _checked(open_run(path) if path is not None else tree_from_memory(memory, attrs, completed))
+
+
+@contextmanager
+def _surroundings(seed: int, device: torch.device) -> Iterator[None]:
+    """Gradients on, random states private, and no autocast cache, which the chains' moves would not reach."""
+    kind = device.type
+    cast = torch.autocast(
+        kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
+    )
+    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(seed, device), cast:
+        yield
 
 
 def _warn(config: SamplerConfig) -> None:
@@ -237,53 +263,22 @@ def _warn(config: SamplerConfig) -> None:
 
 
 def _device(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    own = next(model.parameters()).device
-    if own.type != "cpu":
-        return own
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where to sample.
 
-
-def _trial(
-    clone: nn.Module,
-    arena: Arena,
-    loss: ItemLoss,
-    stream: BatchStream,
-    observables: list[Observable],
-    device: torch.device,
-) -> dict[str, Any]:
-    """One forward and backward at w*, before anything is promised: shapes, finiteness, a gradient."""
-    batch = stream.batch(0, device)
-    losses = loss(clone, batch)
-    mean = losses.mean()
-    if not bool(torch.isfinite(mean)):
-        raise ValueError(
-            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step ("
-            "check the data, and the precision of the model)"
-        )
-    if not mean.requires_grad:
-        raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")
-    arena.backward(mean)
-    if all(gradient is None for taken in arena.take_gradients() for gradient in taken):
-        raise ValueError(
-            f"no gradient of {loss.name} reaches the selected weights: the loss must be computed with the model that "
-            "is passed to it (sltfast passes its own copy), and the selected weights must be used in it"
-        )
-    widths = []
-    with torch.no_grad():
-        for observable in observables:
-            first = fetch(observable.source, observable.rows[:1], device)
-            widths.append(loss(clone, first).values.shape[1])
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
-    tokens = 0
-    if isinstance(ids, torch.Tensor) and ids.ndim == 2 and not ids.is_floating_point():
-        tokens = ids.shape[1]
-    return {
-        "positions": losses.values.shape[1],
-        "tokens": tokens,
-        "observable_positions": widths,
-    }
+    Raises:
+        ValueError: a device that does not exist here.
+    """
+    if device is None:
+        own = next(model.parameters()).device
+        return own if own.type != "cpu" else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where) + 1
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({error})") from error
+    if where.type == "meta":
+        raise ValueError("device 'meta' holds no values: give 'cpu' or 'cuda'")
+    return where
 
 
 def _attributes(
@@ -317,43 +312,30 @@ def _attributes(
     }
 
 
-def _store(
-    config: SamplerConfig, specs: list[ArraySpec], attrs: dict[str, Any], output_path: str | Path | None
-) -> tuple[Store | None, MemoryStore | None]:
-    """(None, None) where ``output_path`` holds this run already, complete."""
-    if output_path is None:
-        memory = MemoryStore(specs)
-        return memory, memory
-    state = existing_run(Path(output_path), attrs)
-    if state == "complete":
-        return None, None
-
-    def row_time(spec: ArraySpec, row: int) -> int:
-        return row if spec.rows == "step" else config.num_burnin_steps + row * config.num_steps_bw_draws
-
-    return ZarrStore(Path(output_path), specs, attrs, resume=state == "interrupted", row_time=row_time), None
-
-
-def _record_start(
-    store: Store,
+def _start_values(
     baseline: Baseline,
     at_init: np.ndarray,
     config: SamplerConfig,
     observables: list[Observable],
     dataset_init_loss: bool,
-) -> None:
-    every = (config.num_chains, 1)
-    shared = len(at_init) == 1
-    store.put_whole("loss_at_init", np.tile(at_init, every) if shared else at_init)
+) -> dict[str, np.ndarray]:
+    """What is recorded before the first step."""
+
+    def for_chains(values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, config.num_chains, axis=0) if len(values) == 1 else values
+
+    values = {"init_loss_trace": for_chains(at_init)}
     if config.num_init_loss_batches:
-        init = baseline.init_loss(config.num_init_loss_batches * config.gradient_accumulation_steps)
-        store.put_whole("init_loss", np.tile(init, every) if shared else init)
+        batches = config.num_init_loss_batches * config.gradient_accumulation_steps
+        by_position, means = baseline.init_loss(batches)
+        values |= {"init_loss": for_chains(by_position), "init_loss_mean": for_chains(means)}
     if dataset_init_loss:
-        store.put_whole("init_loss_dataset", np.asarray(baseline.dataset_loss()))
+        values["init_loss_dataset"] = np.asarray(baseline.dataset_loss())
     for observable in observables:
         ids = observable.token_ids()
         if ids is not None:
-            store.put_whole(f"input_ids_{observable.id}", ids.numpy())
+            values[f"input_ids_{observable.id}"] = ids.numpy()
+    return values
 
 
 def _checked(tree: xr.DataTree) -> xr.DataTree:

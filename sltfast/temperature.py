@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from typing import Any
 
@@ -22,10 +23,10 @@ def default_nbeta(n: Any, gradient_accumulation_steps: int = 1) -> float:
 
     Source: Watanabe 2013 (WBIC); Lau et al. 2308.12108.
     """
-    items = n if isinstance(n, int) else getattr(n, "batch_size", n)
-    if isinstance(items, bool) or not isinstance(items, int) or items < 1:
+    items = n if isinstance(n, numbers.Integral) else getattr(n, "batch_size", n)
+    if isinstance(items, bool) or not isinstance(items, numbers.Integral) or items < 1:
         raise ValueError(f"n must be a whole number >= 1 or a DataLoader with a batch_size, got {n!r}")
-    total = items * gradient_accumulation_steps
+    total = int(items) * gradient_accumulation_steps
     if total <= 1:
         warnings.warn("n / ln n is undefined for n <= 1: n_beta = 1.0 is used", UserWarning, stacklevel=2)
         return 1.0

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 RHAT_LIMIT = 1.1
+RUNAWAY = 10.0  # mean of the last third over the largest value in the first: diffusion makes it 2.5
 DRIFT_Z = 3.0  # standard errors between the first and the last third of the trace
 DRIFT_SHARE = 0.1  # and this share of the mean: a difference that matters
 FEW_EFFECTIVE_DRAWS = 100.0
@@ -33,7 +34,7 @@ class MeanEstimate(NamedTuple):
 def mean_estimate(trace: np.ndarray) -> MeanEstimate:
     """Mean, standard errors, R̂ and ESS of a trace [chains, draws] (Vehtari et al. 1903.08008, through arviz-stats).
 
-    Too few draws for a figure (fewer than 4), or a constant trace, leave it NaN (or an MCSE of 0).
+    Fewer than 4 draws leave all but the mean NaN. Chains that are copies of each other have no R̂.
 
     Raises:
         ValueError: not two-dimensional, empty, or with values that are not finite.
@@ -44,8 +45,7 @@ def mean_estimate(trace: np.ndarray) -> MeanEstimate:
         raise ValueError("a trace must be finite: exclude the chains that diverged")
     chains, draws = trace.shape
     mean = float(trace.mean())
-    between = float(trace.mean(axis=1).std(ddof=1) / math.sqrt(chains)) if chains > 1 else math.nan
-    mcse = rhat = ess = math.nan
+    mcse = between = rhat = ess = math.nan
     if draws >= 4:
         from arviz_stats.base import array_stats
 
@@ -55,6 +55,8 @@ def mean_estimate(trace: np.ndarray) -> MeanEstimate:
             ess = float(array_stats.ess(trace, method="mean", **axes))
             mcse = float(array_stats.mcse(trace, method="mean", **axes))
             if chains > 1:
+                between = float(trace.mean(axis=1).std(ddof=1) / math.sqrt(chains))
+            if chains > 1 and np.ptp(trace, axis=0).any():
                 rhat = float(array_stats.rhat(trace, **axes))
     errors = [error for error in (mcse, between) if not math.isnan(error)]
     return MeanEstimate(mean, max(errors, default=math.nan), mcse, between, rhat, ess)
@@ -70,24 +72,27 @@ class Verdict(NamedTuple):
 def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
     """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
 
-    Diverged: a chain died. Drifting: a mean below zero by more than two standard errors, a first and a last third that
-    differ by more than 3 standard errors and a tenth of the mean, or R̂ above 1.1. Else converged.
+    Diverged: a chain died, or the last third's mean is over ten times all that the first third saw. Drifting: a mean
+    below zero by more than two standard errors, a first and a last third that differ by more than 3 standard errors and
+    a tenth of the mean, or R̂ above 1.1. Else converged.
     """
     if dead:
         return Verdict("diverged", f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization")
     estimate = mean_estimate(excess)
     if excess.shape[1] < 12:
         return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
+    third = excess.shape[1] // 3
+    first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
+    change = last.mean - first.mean
+    error = math.hypot(first.mcse, last.mcse)
+    if abs(last.mean) > RUNAWAY * float(np.abs(excess[:, :third]).max()) > 0:
+        return Verdict("diverged", _runaway_advice(change))
     if estimate.mean < -2 * estimate.se:
         return Verdict(
             "drifting",
             "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
             "stay closer",
         )
-    third = excess.shape[1] // 3
-    first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
-    change = last.mean - first.mean
-    error = math.hypot(first.mcse, last.mcse)
     if abs(change) > DRIFT_Z * error and abs(change) > DRIFT_SHARE * abs(estimate.mean):
         return Verdict("drifting", _drift_advice(change, burnin))
     if estimate.rhat > RHAT_LIMIT:
@@ -99,6 +104,12 @@ def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
     if estimate.ess < FEW_EFFECTIVE_DRAWS:
         return Verdict("converged", f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error")
     return Verdict("converged", "no change needed")
+
+
+def _runaway_advice(change: float) -> str:
+    if change < 0:
+        return "the loss runs away below its value at w*: w* is no minimum; train further or raise localization"
+    return "the loss runs away: the step is unstable; lower lr first, then n_beta or localization"
 
 
 def _drift_advice(change: float, burnin: int) -> str:

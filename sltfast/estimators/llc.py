@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -88,9 +88,9 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
         ``xr.Dataset``: ``llc_mean``, ``llc_std`` (over chains, ddof 0 as in devinterp), ``llc_per_chain`` (chain; NaN
         where it died), ``llc_se`` = max(``llc_mcse``, between-chain), ``llc_mcse``, ``llc_ci`` (bound: λ̂ ∓ 1.96·SE),
         ``rhat``, ``ess``, ``loss_trace``, ``excess_trace`` (chain, step; nats per item, burn-in included),
-        ``init_loss``, ``alive``, ``death_step``. λ̂ is dimensionless. attrs: ``verdict``
-        ("converged", "drifting" or "diverged"),
-        ``advice``, and the sampler's settings.
+        ``init_loss``, ``alive``, ``death_step``. λ̂ is dimensionless. R̂, ESS and the verdict are of the paired trace,
+        whatever ``init_loss``; SE then joins the error of the level. attrs: ``verdict`` ("converged", "drifting" or
+        "diverged"), ``advice``, ``init_loss_method`` and the sampler's settings.
 
     Raises:
         ValueError: ``init_loss`` is unknown or was not recorded, or fewer than one draw is there.
@@ -102,25 +102,33 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
 
     _check_init_loss(init_loss)
     tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    if "metadata" not in getattr(tree, "attrs", {}):
+        raise ValueError("samples must be a tree from sltfast.sample, sltfast.open or devinterp: it has no metadata")
     sampler = tree.attrs["metadata"]["config"]["sampler"]
     n_beta, burnin = float(sampler["n_beta"]), int(sampler["num_burnin_steps"])
-    loss, at_init, reference = _losses(tree, init_loss)
+    losses = _losses(tree, init_loss)
+    loss = losses.trace
     chains = loss.shape[0]
-    alive = tree["alive"].values.astype(bool) if "alive" in tree else np.isfinite(loss).all(axis=1)
-    death = tree["death_step"].values if "death_step" in tree else np.where(alive, -1, _first_gap(loss))
-    alive, steps = _recorded(loss, alive, death, completed=tree.attrs.get("completed") == 1)
-    excess = loss - at_init
+    death = tree["death_step"].values if "death_step" in tree else _deaths(loss)
+    alive, steps = _recorded(loss, death, completed=tree.attrs.get("completed") == 1)
     start = 0 if include_burnin else burnin
     if steps <= start:
         raise ValueError(f"{steps} steps were recorded, all of them burn-in ({burnin}): nothing is left to average")
+    excess = loss - losses.at_init
     kept = excess[alive, start:steps]
     estimate = mean_estimate(kept)
+    # λ̂ against another level is the paired one plus the difference of levels, whose error joins in
+    paired = losses.method == "paired"
+    offset = np.zeros(len(kept)) if paired else losses.at_init[alive, start:steps].mean(axis=1) - losses.level
     per_chain = np.full(chains, math.nan)
-    per_chain[alive] = n_beta * kept.mean(axis=1)
+    per_chain[alive] = n_beta * (kept.mean(axis=1) + offset)
+    mean = n_beta * (estimate.mean + float(offset.mean()))
+    error = n_beta * math.hypot(estimate.se, _level_error(losses, start, steps))
     judged = verdict(
         excess[alive, burnin:steps] if steps > burnin else kept, dead=int((death >= 0).sum()), burnin=burnin
     )
-    mean, error = n_beta * estimate.mean, n_beta * estimate.se
+    if n_beta == 0.0:
+        judged = judged._replace(advice=f"λ̂ is 0 by definition at n_beta = 0; {judged.advice}")
     values = {
         "llc_mean": mean,
         "llc_std": float(per_chain[alive].std()),
@@ -133,16 +141,11 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
         "ess": estimate.ess,
         "loss_trace": (("chain", "step"), loss),
         "excess_trace": (("chain", "step"), excess),
-        "init_loss": reference,
+        "init_loss": losses.level,
         "alive": ("chain", alive),
         "death_step": ("chain", death),
     }
-    attrs = {
-        "verdict": judged.word,
-        "advice": judged.advice,
-        "init_loss_method": init_loss,
-        **_settings(sampler),
-    }
+    attrs = {"verdict": judged.word, "advice": judged.advice, "init_loss_method": losses.method, **_settings(sampler)}
     return xr.Dataset(values, coords={"bound": ["lower", "upper"]}, attrs=attrs)
 
 
@@ -151,35 +154,67 @@ def _check_init_loss(init_loss: str) -> None:
         raise ValueError(f"init_loss must be one of {get_args(InitLoss)}, got {init_loss!r}")
 
 
-def _losses(tree: Any, init_loss: InitLoss) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mini-batch losses [chain, step], what to subtract from them, and one number for L(w*)."""
-    if "loss" in tree:
-        loss = np.asarray(tree["loss"].values, dtype=np.float64)
-        if init_loss == "paired":
-            paired = tree["loss_at_init"].values
-            return loss, paired, float(np.nanmean(paired))
-        if init_loss == "dataset":
-            if "init_loss_dataset" not in tree:
-                raise ValueError("init_loss='dataset' needs samples taken with dataset_init_loss=True")
-            level = float(tree["init_loss_dataset"])
-            return loss, np.full((1, 1), level), level
-    elif "sampling_loss_micro" in tree:
-        loss = tree["sampling_loss_micro"].mean(["batch_sampling", "token_pos"], dtype=np.float64).values
-    else:
-        raise ValueError(f"the samples hold no losses of the sampled batches (variables: {sorted(tree.data_vars)})")
+class _Losses(NamedTuple):
+    """Mini-batch losses [chain, step], what is subtracted from each, the level L(w*), and how it was had."""
+
+    trace: np.ndarray
+    at_init: np.ndarray
+    level: float
+    method: str
+    batches: int = 0  # behind the level, where it is a mean over some
+
+
+def _losses(tree: Any, init_loss: InitLoss) -> _Losses:
+    if "loss" not in tree:
+        return _unpaired(tree, init_loss)
+    trace = np.asarray(tree["loss"].values, dtype=np.float64)
+    paired = np.asarray(tree["init_loss_trace"].values, dtype=np.float64)
+    if init_loss == "dataset":
+        if "init_loss_dataset" not in tree:
+            raise ValueError("init_loss='dataset' needs samples taken with dataset_init_loss=True")
+        return _Losses(trace, paired, float(tree["init_loss_dataset"]), init_loss)
+    if init_loss == "init_batches":
+        if "init_loss_mean" not in tree:
+            raise ValueError("init_loss='init_batches' needs samples taken with num_init_loss_batches > 0")
+        sampler = tree.attrs["metadata"]["config"]["sampler"]
+        level = float(tree["init_loss_mean"].mean())
+        return _Losses(trace, paired, level, init_loss, int(sampler["num_init_loss_batches"]))
+    return _Losses(trace, paired, float(paired.mean()), init_loss)
+
+
+def _unpaired(tree: Any, init_loss: InitLoss) -> _Losses:
+    """A tree of devinterp's: its initial loss is all there is to subtract."""
     if init_loss == "dataset":
         raise ValueError("init_loss='dataset' needs samples taken by sltfast with dataset_init_loss=True")
-    if "init_loss" not in tree:
-        raise ValueError("init_loss='init_batches' needs samples taken with num_init_loss_batches > 0")
+    if not {"sampling_loss_micro", "init_loss"} <= set(tree.data_vars):
+        raise ValueError(f"the samples hold no losses of the sampled batches (variables: {sorted(tree.data_vars)})")
+    trace = tree["sampling_loss_micro"].mean(["batch_sampling", "token_pos"], dtype=np.float64).values
     level = float(tree["init_loss"].astype(np.float64).mean())
-    return loss, np.full((1, 1), level), level
+    return _Losses(trace, np.full_like(trace, level), level, "init_batches")
 
 
-def _first_gap(loss: np.ndarray) -> np.ndarray:
-    return np.argmax(~np.isfinite(loss), axis=1)
+def _level_error(losses: _Losses, start: int, steps: int) -> float:
+    """Standard error of mean_t ℓ(w*; b_t) − L(w*): 0 where it is paired away, or where the same batches say both.
+
+    Chains that share their batches say it once, not C times.
+    """
+    if losses.method == "paired" or np.ptp(losses.at_init) == 0:
+        return 0.0
+    levels = losses.at_init[:, start:steps]
+    shared = not np.ptp(losses.at_init, axis=0).any()
+    error = mean_estimate(levels[:1] if shared else levels).mcse
+    if losses.batches:
+        error = math.hypot(error, float(levels.std()) / math.sqrt(losses.batches))
+    return error
 
 
-def _recorded(loss: np.ndarray, alive: np.ndarray, death: np.ndarray, *, completed: bool) -> tuple[np.ndarray, int]:
+def _deaths(loss: np.ndarray) -> np.ndarray:
+    """First step without a finite loss, -1 where there is none."""
+    gone = ~np.isfinite(loss)
+    return np.where(gone.any(axis=1), gone.argmax(axis=1), -1)
+
+
+def _recorded(loss: np.ndarray, death: np.ndarray, *, completed: bool) -> tuple[np.ndarray, int]:
     """The chains to average and how many of their steps: whole chains, or of an interrupted run what all have."""
     counts = np.isfinite(loss).sum(axis=1)
     living = (death < 0) & ((counts == loss.shape[1]) | (not completed)) & (counts > 0)

@@ -15,23 +15,7 @@ from sltfast.data import Source
 from sltfast.losses import ItemLoss
 from sltfast.observables import Observable
 from sltfast.restriction import Restriction
-
-SAMPLED_VALUES = 4096
-
-
-def model_digest(model: nn.Module) -> str:
-    """A digest of every parameter: name, shape, precision, an XOR over all its bits and a sample of its values."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in model.named_parameters():
-        values = parameter.detach()
-        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
-        if values.numel():
-            flat = values.reshape(-1)
-            if flat.is_floating_point():
-                digest.update(str(int(torch.hash_tensor(flat).item())).encode())
-            spread = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].cpu().contiguous()
-            digest.update(spread.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+from sltfast.results.digest import Digest
 
 
 def restriction_digest(restriction: Restriction) -> str:
@@ -53,10 +37,10 @@ def run_identity(
 ) -> dict[str, str]:
     """What must agree, beside the settings, for two calls to be the same run."""
     identity = {
-        "model": model_digest(model),
+        "model": Digest().add(model).add(getattr(getattr(model, "config", None), "to_dict", dict)()).hexdigest(),
         "data": source.fingerprint(),
         "restriction": restriction_digest(restriction),
-        "loss": f"{loss.name} {hashlib.blake2b(loss.code, digest_size=8).hexdigest()}",
+        "loss": f"{loss.name} {Digest().add(loss.function).hexdigest()}",
     }
     for observable in observables:
         rows = hashlib.blake2b(observable.rows.tobytes(), digest_size=8).hexdigest()

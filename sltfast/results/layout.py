@@ -10,6 +10,7 @@ import numpy as np
 from sltfast.observables import Observable
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.transition import METRICS
+from sltfast.sampler.trial import Shapes
 
 CHUNK_ROWS = 50
 
@@ -39,35 +40,29 @@ class ArraySpec(NamedTuple):
 
 
 def layout(
-    config: SamplerConfig,
-    observables: Sequence[Observable],
-    *,
-    positions: int,
-    tokens: int,
-    observable_positions: Sequence[int],
-    save_token_losses: bool,
+    config: SamplerConfig, observables: Sequence[Observable], shapes: Shapes, *, save_token_losses: bool
 ) -> list[ArraySpec]:
     """Every array that a run records.
 
     Args:
         config: the run's settings.
         observables: what is read at draws.
+        shapes: of the losses, as the trial found them.
         save_token_losses: whether the per-item losses of the sampling batches are kept.
-        positions: T, losses per item of the sampling data.
-        tokens: length of its token sequences, 0 where it has none.
-        observable_positions: T of each observable.
     """
+    positions, tokens = shapes.positions, shapes.tokens
     chains, steps, draws = config.num_chains, config.num_steps, config.num_draws
     rows = config.batch_size * config.gradient_accumulation_steps
     shared = config.match_sampling_input_ids_across_chains
     specs = [
         ArraySpec("loss", ("chain", "step"), (chains, steps), "float64", "step"),
-        ArraySpec("loss_at_init", ("chain", "step"), (chains, steps), "float64"),
+        ArraySpec("init_loss_trace", ("chain", "step"), (chains, steps), "float64"),
         ArraySpec("alive", ("chain",), (chains,), "bool", unrecorded=1),
         ArraySpec("death_step", ("chain",), (chains,), "int64", unrecorded=-1),
     ]
     if config.num_init_loss_batches:
         specs.append(ArraySpec("init_loss", ("chain", "token_pos"), (chains, positions), "float32"))
+        specs.append(ArraySpec("init_loss_mean", ("chain",), (chains,), "float64"))
     if save_token_losses:
         micro = ("chain", "step", "batch_sampling")
         specs.append(
@@ -99,7 +94,7 @@ def layout(
                     shared,
                 )
             )
-    for observable, width in zip(observables, observable_positions, strict=True):
+    for observable, width in zip(observables, shapes.observable_positions, strict=True):
         batch, count = f"batch_{observable.id}", len(observable.rows)
         same = "token_pos" if width == positions else f"token_pos_{observable.id}"
         specs.append(

@@ -101,7 +101,7 @@ class ZarrStore:
     Args:
         path: the group's directory. ``specs``: its arrays. ``attrs``: root attributes.
         resume: the directory holds this very run, interrupted.
-        row_time: (spec, row) -> the step at which the row is recorded.
+        step_of: (spec.rows, row) -> the step at which the row is recorded.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class ZarrStore:
         path: Path,
         specs: Sequence[ArraySpec],
         attrs: Mapping[str, Any],
+        step_of: Callable[[str, int], int],
         *,
         resume: bool,
-        row_time: Callable[[ArraySpec, int], int],
     ) -> None:
         import zarr
 
-        self.path, self.specs, self.row_time = path, list(specs), row_time
+        self.path, self.specs, self.step_of = path, list(specs), step_of
         self.index = {spec.name: k for k, spec in enumerate(specs)}
         self.side = sidecar(path)
         if not resume:
@@ -196,7 +196,7 @@ class ZarrStore:
         rewritten = Journal(kept, self.specs)
         for record in read_journal(journal, self.specs):
             spec = self.specs[record.array]
-            if self.row_time(spec, record.row) < state["step"]:
+            if self.step_of(spec.rows, record.row) < state["step"]:
                 rewritten.append(record.array, chain, record.row, record.values)
                 self._stage(spec.name, chain, record.row, record.values)
         rewritten.close()

@@ -32,10 +32,10 @@ def with_arviz_groups(dataset: xr.Dataset) -> xr.DataTree:
     import xarray as xr
 
     nodes = {"/": dataset}
-    if {"loss", "loss_at_init"} <= set(dataset.data_vars):
+    if {"loss", "init_loss_trace"} <= set(dataset.data_vars):
         sampler = dataset.attrs["metadata"]["config"]["sampler"]
         at = slice(sampler["num_burnin_steps"], None, sampler["num_steps_bw_draws"])
-        excess = (dataset["loss"] - dataset["loss_at_init"]).isel(step=at).rename(step="draw")
+        excess = (dataset["loss"] - dataset["init_loss_trace"]).isel(step=at).rename(step="draw")
         steps = np.arange(dataset.sizes["step"])[at]
         death = dataset["death_step"].values[:, None]
         diverging = (death >= 0) & (steps[None, :] >= death)
@@ -62,7 +62,7 @@ def open_run(path: str | Path) -> xr.DataTree:
     """
     import xarray as xr
 
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"there is no run at {path}")
     try:

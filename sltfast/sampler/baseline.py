@@ -24,7 +24,12 @@ class Baseline:
 
     Args:
         model: the clone, at w*.
+        loss: the run's loss.
         streams: the chains' batch streams (one, where they share their batches).
+        config: the run's settings.
+        device: where the model is.
+        tick: told how many rows were forwarded.
+        positions: losses per item that are recorded, refused where they differ; None where none are.
     """
 
     def __init__(
@@ -35,7 +40,9 @@ class Baseline:
         config: SamplerConfig,
         device: torch.device,
         tick: Callable[[int], None],
+        positions: int | None,
     ) -> None:
+        self.positions = positions
         self.model, self.loss, self.config, self.device, self.tick = model, loss, config, device, tick
         self.streams = streams
         self.by_rows = config.mode == "eval" and self._splits()
@@ -48,16 +55,22 @@ class Baseline:
         rows = stream.rows(0)
         if len(rows) < 2:
             return True
-        whole = self._forward(rows).recorded().double()
-        try:
-            half = self._forward(rows[: (len(rows) + 1) // 2]).recorded().double()
-        except (ValueError, RuntimeError):  # a loss function made for one batch size
+        half = (len(rows) + 1) // 2
+        other = np.concatenate([rows[:half], np.repeat(rows[:1], len(rows) - half)])
+        whole, mixed = (self._forward(batch).recorded()[:half].double() for batch in (rows, other))
+        if whole.shape != mixed.shape:
             return False
-        apart = (whole[: len(half)] - half).nan_to_num(0.0).abs().max()
+        apart = (whole - mixed).nan_to_num(0.0).abs().max()
         return bool(apart <= SPLIT_TOLERANCE * max(1e-6, float(whole.nan_to_num(0.0).abs().max())))
 
     def _forward(self, rows: np.ndarray) -> ItemLosses:
-        return self.loss(self.model, fetch(self.streams[0].source, rows, self.device))
+        losses = self.loss(self.model, fetch(self.streams[0].source, rows, self.device))
+        if self.positions is not None and losses.values.shape[1] != self.positions:
+            raise ValueError(
+                f"{self.loss.name} gives {losses.values.shape[1]} losses an item on rows {rows[:4].tolist()}… and "
+                f"{self.positions} on others: pad all rows to one length, or give save_token_losses=False"
+            )
+        return losses
 
     @torch.no_grad()
     def step_losses(self, num_steps: int) -> np.ndarray:
@@ -92,39 +105,46 @@ class Baseline:
         size = self.config.batch_size
         for start in range(0, len(missing), size):
             part = missing[start : start + size]
-            losses = self._forward(part)
+            full = np.concatenate([part, np.repeat(part[:1], size - len(part))])  # batches of one size only
+            losses = self._forward(full)
             values = losses.values.double()
             weights = torch.ones_like(values) if losses.weights is None else losses.weights.double()
             totals = torch.stack([torch.where(weights != 0, weights * values, 0).sum(1), weights.sum(1)], dim=1)
-            numbers = totals.cpu().numpy()
+            numbers = totals.cpu().numpy()[: len(part)]
             _check_finite(numbers[:, 0], part)
             self._sums[part] = numbers
             self.tick(len(part))
 
     @torch.no_grad()
-    def init_loss(self, num_batches: int) -> np.ndarray:
-        """Mean loss at w* over the first batches of each stream, by position: float64 [streams, T]."""
-        per_stream = []
+    def init_loss(self, num_batches: int) -> tuple[np.ndarray, np.ndarray]:
+        """Loss at w* over the first batches of each stream: by position [streams, T], and their mean [streams]."""
+        by_position, means = [], []
         for stream in self.streams:
-            total: Tensor | None = None
+            sums: Tensor | float = 0.0
+            weights: Tensor | float = 0.0
+            total = 0.0
             for k in range(num_batches):
-                values = self._forward(stream.rows(k)).recorded().double().nanmean(0)
-                total = values if total is None else total + values
-                self.tick(len(stream.rows(k)))
-            per_stream.append(np.asarray(total.cpu() if total is not None else []) / max(1, num_batches))
-        return np.stack(per_stream)
+                losses = self._forward(stream.rows(k))
+                values = losses.values.double()
+                weight = torch.ones_like(values) if losses.weights is None else losses.weights.double()
+                sums = sums + torch.where(weight != 0, weight * values, 0).sum(0)
+                weights = weights + weight.sum(0)
+                total += float(losses.mean(torch.float64))
+                self.tick(len(values))
+            by_position.append(np.asarray((torch.as_tensor(sums) / torch.as_tensor(weights)).cpu()))
+            means.append(total / num_batches)
+        return np.stack(by_position), np.array(means)
 
     @torch.no_grad()
     def dataset_loss(self) -> float:
-        """L(w*) over every row of the data set once."""
-        length = len(self.streams[0].source)
+        """L(w*) over every row once: the mean over consecutive batches, as the chains' losses are means of batches'."""
+        length, size = len(self.streams[0].source), self.config.batch_size
         if self.by_rows:
             self._fill(np.arange(length))
-            sums, weights = self._sums.sum(0)
-            return float(sums / weights) if weights else 0.0
-        size = self.config.batch_size
-        parts = [np.arange(start, start + size) for start in range(0, length - size + 1, size)]
-        return float(np.mean([self._mean(part) for part in parts]))
+        else:
+            length -= length % size
+        parts = [np.arange(start, min(start + size, length)) for start in range(0, length, size)]
+        return float(np.average([self._mean(part) for part in parts], weights=[len(part) for part in parts]))
 
 
 def _batches_until(stream: BatchStream, count: int) -> range:

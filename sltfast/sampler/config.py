@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -62,9 +63,13 @@ class SamplerConfig:
         _number(self, "n_beta", least=0.0, hint="see sltfast.default_nbeta(n)")
         for name in ("localization", "noise_level", "llc_weight_decay"):
             _number(self, name, least=0.0)
-        for name in ("bounding_box_size", "init_noise"):
-            if getattr(self, name) is not None:
-                _number(self, name, above=0.0, hint="or None")
+        if self.bounding_box_size is not None:
+            _number(self, "bounding_box_size", above=0.0, hint="or None")
+        if self.init_noise is not None:
+            _number(self, "init_noise", least=0.0, hint="or None")
+        for name in ("save_metrics", "shuffle", "match_sampling_input_ids_across_chains"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name in (
             "batch_size",
             "num_chains",
@@ -77,7 +82,7 @@ class SamplerConfig:
             _whole(self, name, 0)
         if self.init_seed >= 1 << 64:
             raise ValueError(f"init_seed must be below 2**64, got {self.init_seed}")
-        if self.sampling_method not in SAMPLING_METHODS:
+        if not isinstance(self.sampling_method, str) or self.sampling_method not in SAMPLING_METHODS:
             raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
         if self.mode not in ("eval", "train"):
             raise ValueError(f"mode must be 'eval' or 'train', got {self.mode!r}")
@@ -88,6 +93,10 @@ class SamplerConfig:
                 f"sampling_method_kwargs {unknown} mean nothing to {self.sampling_method!r} "
                 f"(allowed: {sorted(allowed) or 'none'})"
             )
+        kwargs: Mapping[str, Any] = self.sampling_method_kwargs
+        for key, value in kwargs.items():
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise ValueError(f"sampling_method_kwargs[{key!r}] must be a number, got {value!r}")
         if self.method != "sgld":
             if not 0.0 <= self.rms_alpha <= 1.0:
                 raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.rms_alpha}")
@@ -119,6 +128,10 @@ class SamplerConfig:
         draw, rest = divmod(step - self.num_burnin_steps, self.num_steps_bw_draws)
         return draw if draw >= 0 and rest == 0 else None
 
+    def step_of(self, rows: str, row: int) -> int:
+        """The step at which row ``row`` of an array that counts "step" or "draw" is recorded."""
+        return row if rows == "step" else self.num_burnin_steps + row * self.num_steps_bw_draws
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
         values = asdict(self)
@@ -134,6 +147,8 @@ def rmsprop_kwargs(
     Raises:
         ValueError: the same setting given twice.
     """
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise ValueError(f"sampling_method_kwargs must be a mapping, got {kwargs!r}")
     merged = dict(kwargs or {})
     for key, value in (("eps", rmsprop_eps), ("alpha", rmsprop_alpha)):
         if value is not None:
@@ -151,10 +166,12 @@ def _number(
     least: float | None = None,
     hint: str = "",
 ) -> None:
-    value = getattr(config, name)
+    value: Any = getattr(config, name)
     mend = f" ({hint})" if hint else ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
         raise ValueError(f"{name} must be a finite number, got {value!r}{mend}")
+    value = float(value)
+    object.__setattr__(config, name, value)  # NumPy's scalars would not survive the record
     if above is not None and not value > above:
         raise ValueError(f"{name} must be > {above:g}, got {value!r}{mend}")
     if least is not None and value < least:
@@ -163,5 +180,6 @@ def _number(
 
 def _whole(config: SamplerConfig, name: str, least: int) -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    object.__setattr__(config, name, int(value))

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from sltfast.arena import Arena
 from sltfast.batches import BatchStream
 from sltfast.errors import ChainDiverged
 from sltfast.isolation import reseed
-from sltfast.losses import ItemLoss
+from sltfast.losses import ItemLoss, token_ids
 from sltfast.observables import Observable
 from sltfast.results.store import State, Store
 from sltfast.sampler.config import SamplerConfig
@@ -44,7 +45,7 @@ class Run:
     streams: Sequence[BatchStream]
     observables: Sequence[Observable]
     store: Store
-    losses_at_init: np.ndarray
+    init_losses: np.ndarray
     device: torch.device
     save_token_losses: bool
     tokens: bool
@@ -83,7 +84,7 @@ class Run:
                 self._report_death(chain, died, loss)
                 progress.skip(self.config.num_steps - step)
                 break
-            excess[step] = loss - self.losses_at_init[lane, step]
+            excess[step] = loss - self.init_losses[lane, step]
             progress.step(chain, excess, step + 1, self.config.num_burnin_steps)
         self.store.put_whole("alive", np.asarray(died < 0), chain)
         self.store.put_whole("death_step", np.asarray(died), chain)
@@ -119,7 +120,7 @@ class Run:
             if self.tokens:
                 put("sampling_input_ids_micro", chain, step, self._token_ids(lane, step))
             if draw is not None:
-                mean = recorded[0] if len(recorded) == 1 else torch.stack(recorded).mean(0)
+                mean = recorded[0] if len(recorded) == 1 else torch.stack(recorded).nanmean(0)
                 put("sampling_loss", chain, draw, mean.cpu().numpy())
         if self.config.save_metrics:
             values = self.transition.metrics()[0].cpu().numpy()
@@ -138,9 +139,7 @@ class Run:
         micro = self.config.gradient_accumulation_steps
         stream = self.streams[lane]
         rows = np.concatenate([stream.rows(k) for k in range(step * micro, (step + 1) * micro)])
-        batch = stream.source.fetch(rows)
-        ids = batch["input_ids"] if isinstance(batch, dict) else batch
-        return np.asarray(ids.cpu())
+        return np.asarray(cast(Tensor, token_ids(stream.source.fetch(rows))).cpu())
 
     def _report_death(self, chain: int, step: int, loss: float) -> None:
         what = f"its loss was {loss}" if not np.isfinite(loss) else "its gradient or update was not finite"

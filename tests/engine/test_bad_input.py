@@ -49,6 +49,19 @@ OUTSIDE = Mlp()
             ValueError,
             "0..31",
         ),
+        (
+            tiny_neox,
+            {"input_ids": token_rows(), "attention_mask": torch.zeros(24, 9)},
+            {"loss_fn": None},
+            ValueError,
+            "no to",
+        ),
+        (Mlp, DATA, {"loss_fn": lambda m, b: (regression_loss(m, b), torch.zeros(8))}, ValueError, "all 0"),
+        (Mlp, DATA, {"loss_fn": lambda m, b: (regression_loss(m, b), -torch.ones(8))}, ValueError, "negative"),
+        (Mlp, DATA, {"loss_fn": lambda m, b: (regression_loss(m, b), 1.0)}, TypeError, "weights as a tensor"),
+        (Mlp, DATA, {"device": "cuda:97"}, ValueError, "device 'cuda:97' cannot be used"),
+        (Mlp, DATA, {"device": "here"}, ValueError, "device 'here' cannot be used"),
+        (Mlp, DATA, {"observables": {1: DATA}}, TypeError, "named by strings"),
         (tiny_neox, torch.rand(24, 9), {"loss_fn": None}, ValueError, "whole numbers"),
     ],
 )
@@ -64,6 +77,32 @@ def test_a_row_that_is_not_finite_is_named():
     x[33] = float("nan")
     with pytest.raises(ValueError, match=r"rows \[33\]|first batch"):
         sltfast.sample(Mlp(), (x, y), loss_fn=regression_loss, **{**GOOD, "num_draws": 10})
+
+
+def test_an_error_of_the_callers_loss_says_what_it_was_called_with():
+    data = {"input_ids": token_rows(), "attention_mask": torch.ones(24, 9)}
+    with pytest.raises(AttributeError) as caught:
+        sltfast.sample(tiny_neox(), data, loss_fn=lambda model, ids: ids.size(0), **GOOD)
+    assert "was called with a batch of columns {'input_ids': (8, 9)" in caught.value.__notes__[0]
+
+
+def test_rows_padded_to_different_lengths_are_refused_only_where_their_losses_are_recorded():
+    rows = [torch.arange(2 + k % 4) for k in range(16)]
+
+    def collate(items):
+        ids = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.nn.utils.rnn.pad_sequence(
+                [torch.ones(len(item)) for item in items], batch_first=True
+            ),
+        }
+
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, collate_fn=collate)
+    with pytest.raises(ValueError, match="pad all rows to one length"):
+        sltfast.sample(tiny_neox(), loader, **{**GOOD, "batch_size": None, "num_draws": 8})
+    result = sltfast.llc(tiny_neox(), loader, **{**GOOD, "batch_size": None, "num_draws": 8})
+    assert bool(result["alive"].all())
 
 
 def test_models_that_cannot_be_copied_are_named():

@@ -1,5 +1,6 @@
 """Settings are checked before anything runs, and the message says what is allowed."""
 
+import numpy as np
 import pytest
 
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
@@ -7,9 +8,18 @@ from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 GOOD = {"lr": 1e-3, "n_beta": 10.0}
 
 
+def test_numpys_numbers_are_taken_and_kept_as_pythons():
+    config = SamplerConfig(lr=np.float32(0.5), n_beta=np.float64(10), num_draws=np.int64(3), init_noise=0)
+    assert type(config.lr) is type(config.init_noise) is float
+    assert type(config.num_draws) is int
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"shuffle": "no"}, "shuffle must be True or False"),
+        ({"sampling_method": ["sgld"]}, "sampling_method must be one of"),
+        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": "x"}}, "must be a number"),
         ({"lr": 0.0}, "lr must be > 0, got 0.0"),
         ({"lr": -1e-3}, "lr must be > 0"),
         ({"lr": float("nan")}, "finite"),
@@ -44,5 +54,7 @@ def test_draws_are_read_at_the_first_step_of_each_block():
 
 def test_the_two_spellings_of_rmsprop_settings_merge():
     assert rmsprop_kwargs({"alpha": 0.9}, 0.2, None) == {"alpha": 0.9, "eps": 0.2}
+    with pytest.raises(ValueError, match="must be a mapping"):
+        rmsprop_kwargs(5, None, None)
     with pytest.raises(ValueError, match="specify only one"):
         rmsprop_kwargs({"alpha": 0.9}, None, 0.9)

@@ -1,5 +1,7 @@
 """Data of every kind, and what cannot be sampled from."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,13 @@ class Stream(IterableDataset):
 class Noisy(Pairs):
     def __getitem__(self, index):
         return X[index] + torch.randn(2), 0
+
+
+class Flipping(Pairs):
+    """Augments half of the time, by Python's generator."""
+
+    def __getitem__(self, index):
+        return X[index] * (-1 if random.random() < 0.5 else 1), 0
 
 
 @pytest.mark.parametrize(
@@ -89,12 +98,22 @@ def test_a_loader_with_an_order_of_its_own_is_refused_or_buffered():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_data_that_change_when_read_again_are_refused_without_moving_the_generator():
+@pytest.mark.parametrize("dataset", [Noisy(), Flipping()], ids=["always", "half of the time"])
+def test_data_that_change_when_read_again_are_refused_without_moving_the_generator(dataset):
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match="augmentation"):
-        as_source(Noisy())
+        as_source(dataset)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(as_source(iter([Noisy()[k] for k in range(4)]), buffer_size=4)) == 4
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64, np.dtype(">i4"), np.int32, np.uint8])
+def test_tokens_of_any_whole_number_type(dtype, tmp_path):
+    tokens = np.memmap(tmp_path / "tokens", dtype=dtype, mode="w+", shape=(3, 2))
+    tokens[:] = Y.view(3, 2).numpy()
+    tokens.flush()
+    read_only = np.memmap(tmp_path / "tokens", dtype=dtype, mode="r", shape=(3, 2))
+    assert as_source(read_only).fetch(np.array([2, 0])).tolist() == [[4, 5], [0, 1]]
 
 
 def hugging_face(**columns):
@@ -136,6 +155,7 @@ def test_a_hugging_face_set_too_big_for_memory_is_read_by_rows(monkeypatch):
         (lambda: hugging_face(input_ids=[]), ValueError, "no rows"),
         (lambda: hugging_face(text=["a", "b"]), ValueError, "not numbers"),
         (lambda: splits(), TypeError, r"DatasetDict: choose one of its splits \['test', 'train'\]"),
+        (lambda: hugging_face(input_ids=[[], []]), ValueError, "empty"),
         (lambda: [[1, 2], [3]], ValueError, "do not stack"),
         (list, ValueError, "no rows"),
         (lambda: torch.zeros(0, 3), ValueError, "no rows"),
@@ -157,4 +177,8 @@ def test_fingerprints_tell_data_apart():
     changed = X.clone()
     changed[3, 1] += 1
     assert as_source(X).fingerprint() != as_source(changed).fingerprint()
+    long = torch.zeros(1000, 1)
+    assert (
+        as_source(long).fingerprint() != as_source(torch.where(torch.arange(1000)[:, None] == 7, 1, long)).fingerprint()
+    )
     assert leaves({"a": X, "b": [Y, (X,)]})[1] is Y

@@ -5,7 +5,7 @@ import torch
 from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
 from torch import nn
 
-from sltfast.losses import IGNORE_INDEX, ItemLosses, check_tokens, is_language_model, item_loss
+from sltfast.losses import IGNORE_INDEX, ItemLosses, check_causal, check_tokens, is_language_model, item_loss
 
 
 def by_hand(model, ids):
@@ -43,6 +43,51 @@ def test_left_padding_leaves_out_the_token_predicted_from_padding():
     model, ids = tiny_neox(), token_rows(1, tokens=5)
     mask = torch.tensor([[0, 0, 1, 1, 1]])
     assert item_loss(model, None)(model, {"input_ids": ids, "attention_mask": mask}).weights.tolist() == [[0, 0, 1, 1]]
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        config = GPT2Config(
+            vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0
+        )
+        return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_learned_positions_do_not_see_padding(left):
+    model, ids = gpt2(), token_rows(2, tokens=6)
+    padding, zeros, ones = torch.full((2, 3), 7), torch.zeros(2, 3), torch.ones(2, 6)
+    padded = {
+        "input_ids": torch.cat([padding, ids] if left else [ids, padding], dim=1),
+        "attention_mask": torch.cat([zeros, ones] if left else [ones, zeros], dim=1),
+    }
+    loss = item_loss(model, None)
+    torch.testing.assert_close(loss(model, padded).mean(), loss(model, ids).mean(), atol=1e-6, rtol=1e-6)
+
+
+def test_models_that_see_the_future_are_refused():
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=32, initializer_range=0.2, **size)
+    model = BertForMaskedLM(config).eval()
+    with pytest.raises(TypeError, match=r"BertForMaskedLM is not causal.*give loss_fn"):
+        check_causal(model, item_loss(model, None), token_rows(3))
+    model = tiny_neox()
+    check_causal(model, item_loss(model, None), token_rows(3))
+    with pytest.raises(TypeError, match=r"BertModel gives no next-token logits"):
+        item_loss(BertModel(config), None)(BertModel(config), token_rows(3))
+
+
+def test_encoder_decoders_need_a_loss_function():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(TypeError, match="give loss_fn"):
+        item_loss(T5ForConditionalGeneration(config), None)
 
 
 def test_labels_choose_the_tokens_that_count():
@@ -113,6 +158,8 @@ def test_weights_weigh():
         ({"tokens": torch.zeros(3, 4)}, "needs a column input_ids"),
         ({"input_ids": torch.zeros(3, 4).long(), "attention_mask": torch.ones(3, 5)}, "attention_mask has shape"),
         ({"input_ids": torch.zeros(3, 4).long(), "labels": torch.full((3, 4), IGNORE_INDEX)}, "no token is left"),
+        ({"input_ids": torch.zeros(3, 4).long(), "attention_mask": torch.zeros(3, 4)}, "no token is left"),
+        ({"input_ids": torch.zeros(3, 4).long(), "labels": torch.full((3, 4), 99)}, r"labels span 99\.\.99"),
     ],
 )
 def test_tokens_that_cannot_be_predicted_are_refused(data, says):

@@ -78,6 +78,7 @@ def test_a_tied_weight_answers_to_both_names_and_counts_once():
         ([], ValueError, "selects no coordinate"),
         ({"first.bias": [True] * 5}, TypeError, "tensor or None"),
         ([3], TypeError, "glob patterns"),
+        (5, TypeError, "glob patterns"),
     ],
 )
 def test_bad_masks_are_refused(masks, error, says):
@@ -93,6 +94,23 @@ def test_weights_that_are_not_finite_are_refused(value):
     with pytest.raises(ValueError, match=r"first\.weight.*1 NaN or infinite"):
         Restriction.of(model)
     assert Restriction.of(model, "second.*").numel == 6  # what does not move is the loss's concern
+
+
+def test_frozen_parameters_stay_unless_named():
+    model = Mlp()
+    model.first.requires_grad_(False)
+    assert Restriction.of(model).numel == 6
+    assert Restriction.of(model, "*").numel == 26
+    assert Restriction.of(model.requires_grad_(False)).numel == 26
+
+
+def test_lazy_and_eight_bit_parameters_are_named():
+    with pytest.raises(ValueError, match="lazy module"):
+        Restriction.of(nn.Sequential(nn.LazyLinear(3)))
+    model = nn.Module()
+    model.small = nn.Parameter(torch.zeros(3).to(torch.float8_e4m3fn))
+    with pytest.raises(TypeError, match=r"'small' has dtype torch.float8_e4m3fn"):
+        Restriction.of(model)
 
 
 def test_a_model_without_weights_is_refused():

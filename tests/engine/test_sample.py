@@ -39,7 +39,7 @@ def test_the_tree_has_devinterps_names_dims_and_precisions():
         "loss__0": (("chain", "draw", "batch__0", "token_pos__0"), (2, 4, 8, 4), "float32"),
         "metrics_distance": (("chain", "step"), (2, 9), "float32"),
         "loss": (("chain", "step"), (2, 9), "float64"),
-        "loss_at_init": (("chain", "step"), (2, 9), "float64"),
+        "init_loss_trace": (("chain", "step"), (2, 9), "float64"),
         "alive": (("chain",), (2,), "bool"),
         "death_step": (("chain",), (2,), "int64"),
     }
@@ -59,7 +59,7 @@ def test_recorded_losses_agree_with_each_other():
     # float32 records of losses whose mean is kept in float64
     np.testing.assert_allclose(micro.mean((2, 3)), tree["loss"], rtol=1e-6)
     np.testing.assert_array_equal(tree["sampling_loss"], micro[:, 1::2])
-    assert np.array_equal(tree["loss"][:, 0], tree["loss_at_init"][:, 0])  # the first step is at w*
+    assert np.array_equal(tree["loss"][:, 0], tree["init_loss_trace"][:, 0])  # the first step is at w*
 
 
 def test_sampled_ids_are_the_rows_whose_losses_are_recorded():
@@ -119,8 +119,8 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
 
 def test_chains_share_their_batches_unless_told_otherwise():
     shared, apart = run(), run(match_sampling_input_ids_across_chains=False)
-    assert np.array_equal(shared["loss_at_init"][0], shared["loss_at_init"][1])
-    assert not np.array_equal(apart["loss_at_init"][0], apart["loss_at_init"][1])
+    assert np.array_equal(shared["init_loss_trace"][0], shared["init_loss_trace"][1])
+    assert not np.array_equal(apart["init_loss_trace"][0], apart["init_loss_trace"][1])
 
 
 def test_more_chains_do_not_change_the_first_ones():
@@ -177,10 +177,10 @@ def test_a_box_bounds_every_coordinate():
 @pytest.mark.filterwarnings("ignore:noise_level 1e-06 is not 1")
 def test_initial_noise_moves_the_start_but_not_the_centre():
     tree = run(init_noise=0.1, num_chains=1)
-    assert float(tree["loss"][0, 0]) != float(tree["loss_at_init"][0, 0])
+    assert float(tree["loss"][0, 0]) != float(tree["init_loss_trace"][0, 0])
     pulled = run(init_noise=0.1, num_chains=1, localization=900.0, n_beta=0.0, noise_level=1e-6, num_draws=30, lr=1e-3)
     # (1 − εγ/2)^30 = 0.55^30: the noise at the start is gone and the chain is back at w*
-    assert abs(float(pulled["loss"][0, -1] - pulled["loss_at_init"][0, -1])) < 1e-4
+    assert abs(float(pulled["loss"][0, -1] - pulled["init_loss_trace"][0, -1])) < 1e-4
 
 
 def test_metrics_are_those_of_the_step():
@@ -207,12 +207,12 @@ def test_losses_that_depend_on_the_batch_are_paired_batch_by_batch():
         return losses / losses.detach().mean()
 
     tree = run(loss_fn=coupled)
-    np.testing.assert_array_equal(tree["loss"][:, 0], tree["loss_at_init"][:, 0])
+    np.testing.assert_array_equal(tree["loss"][:, 0], tree["init_loss_trace"][:, 0])
 
 
 def test_init_loss_is_the_mean_over_the_first_batches():
     tree = run(num_init_loss_batches=3, num_draws=3)
-    assert float(tree["init_loss"][0, 0]) == pytest.approx(float(tree["loss_at_init"][0, :3].mean()), rel=1e-6)
+    assert float(tree["init_loss"][0, 0]) == pytest.approx(float(tree["init_loss_trace"][0, :3].mean()), rel=1e-6)
     assert "init_loss" not in run(num_init_loss_batches=0)
 
 

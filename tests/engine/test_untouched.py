@@ -39,9 +39,32 @@ def test_model_and_generators_come_back_as_they_were(mode):
     assert np.array_equal(after[2], numpy_state)
 
 
-def test_frozen_weights_of_the_caller_move_in_the_chains():
-    model = Mlp().requires_grad_(False)
-    assert sltfast.sample(model, regression_data(), loss_fn=regression_loss, **SMALL)["alive"].all()
+def test_a_model_frozen_for_inference_is_sampled_whole():
+    expected = sltfast.sample(Mlp(), regression_data(), loss_fn=regression_loss, **SMALL)["loss"]
+    frozen = sltfast.sample(Mlp().requires_grad_(False), regression_data(), loss_fn=regression_loss, **SMALL)["loss"]
+    np.testing.assert_array_equal(frozen, expected)
+
+
+def test_autocast_computes_low_and_moves_all_the_same():
+    """Autocast caches casts of leaf weights: the chains' moves must reach the forward nevertheless."""
+    with torch.autocast("cpu", torch.bfloat16):
+        low = sltfast.sample(Mlp(), regression_data(), loss_fn=regression_loss, **{**SMALL, "num_draws": 30})["loss"]
+        assert torch.is_autocast_cache_enabled()
+    full = sltfast.sample(Mlp(), regression_data(), loss_fn=regression_loss, **{**SMALL, "num_draws": 30})["loss"]
+    assert not np.array_equal(low, full)
+    np.testing.assert_allclose(low, full, rtol=0.1)  # the same walk, computed to bf16's 3 digits
+
+
+def test_an_embedding_that_rescales_itself_stays():
+    model = torch.nn.Sequential(torch.nn.Embedding(10, 4, max_norm=0.1), torch.nn.Linear(4, 1))
+    before = model[0].weight.detach().clone()
+
+    def loss(model, batch):
+        return model(batch).square().mean((1, 2))
+
+    for masks in (None, "1.*"):
+        sltfast.sample(model, token_rows(vocabulary=10), loss_fn=loss, param_masks=masks, **SMALL)
+        assert torch.equal(model[0].weight, before)
 
 
 def test_a_language_models_config_and_cache_setting_stay():

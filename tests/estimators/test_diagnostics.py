@@ -42,8 +42,13 @@ def test_one_chain_and_few_draws():
     assert math.isnan(single.rhat)
     assert single.se == single.mcse > 0
     few = mean_estimate(np.array([[1.0, 2.0], [3.0, 4.0]]))
-    assert (few.mean, few.se) == (2.5, few.between)
+    assert few.mean == 2.5
+    assert math.isnan(few.se)
     assert math.isnan(few.ess)
+
+
+def test_copies_of_one_chain_have_no_rhat():
+    assert math.isnan(mean_estimate(np.tile(ar1(0.5, chains=1, draws=100), (3, 1))).rhat)
 
 
 def test_a_constant_trace_has_no_error():
@@ -67,6 +72,9 @@ def test_bad_traces_are_refused(trace):
         (9 + ar1(0.0, draws=300) + 3.0 * np.arange(4)[:, None], "drifting", "disagree"),
         (-2 + ar1(0.0, draws=300), "drifting", "no minimum"),
         (2 + ar1(0.0, draws=8), "drifting", "too few"),
+        (np.exp(np.linspace(0, 20, 300)) + ar1(0.0, draws=300), "diverged", "runs away: .*lower lr"),
+        (-np.exp(np.linspace(0, 20, 300)) + ar1(0.0, draws=300), "diverged", "no minimum"),
+        (np.linspace(0, 9, 300) + ar1(0.0, draws=300) * 0.1, "drifting", "rises"),
     ],
 )
 def test_verdicts_name_the_knob(trace, word, says):

@@ -27,7 +27,7 @@ def samples(**changes):
 def test_the_estimate_is_the_mean_paired_difference_after_burnin():
     tree = samples()
     result = sltfast.compute_llc(tree)
-    paired = 10.0 * (tree["loss"].values - tree["loss_at_init"].values)
+    paired = 10.0 * (tree["loss"].values - tree["init_loss_trace"].values)
     np.testing.assert_allclose(result["llc_per_chain"], paired[:, 10:].mean(1))
     assert float(result["llc_mean"]) == pytest.approx(paired[:, 10:].mean())
     assert float(result["llc_std"]) == pytest.approx(paired[:, 10:].mean(1).std())
@@ -49,7 +49,8 @@ def test_the_error_is_the_larger_of_two_and_the_interval_follows():
 def test_pairing_takes_the_batches_own_level_out_of_the_error():
     tree = samples(num_draws=300, localization=500.0)  # close to w*: the chain moves little, the batches much
     paired, unpaired = sltfast.compute_llc(tree), sltfast.compute_llc(tree, init_loss="init_batches")
-    assert float(paired["excess_trace"].std()) < 0.5 * float(unpaired["excess_trace"].std())
+    assert float(paired["llc_se"]) < 0.5 * float(unpaired["llc_se"])
+    assert float(paired["rhat"]) == float(unpaired["rhat"])  # of the paired trace, whatever the level
 
 
 def test_the_loss_over_the_whole_data_set_as_the_reference():
@@ -108,6 +109,56 @@ def test_devinterps_own_tree_is_read(tmp_path):
     result = sltfast.compute_llc(bare, include_burnin=True)
     micro = tree["sampling_loss_micro"].values.astype(np.float64).mean((2, 3))
     assert float(result["llc_mean"]) == pytest.approx(10.0 * (micro.mean() - float(tree["init_loss"].mean())), rel=1e-5)
+
+
+def test_levels_count_padding_as_the_trace_does():
+    """One batch an epoch: every level is then the same number, whichever way it is had."""
+    ids = token_rows(tokens=6)
+    mask = torch.ones(24, 6)
+    mask[4:, 3:] = 0
+    data = {"input_ids": ids, "attention_mask": mask}
+    settings = {**SMALL, "batch_size": 24, "num_init_loss_batches": 2}
+    levels = [
+        float(sltfast.llc(tiny_neox(), data, init_loss=how, **settings)["init_loss"])
+        for how in ("paired", "dataset", "init_batches")
+    ]
+    assert levels == pytest.approx([levels[0]] * 3, rel=1e-6)
+
+
+def test_the_error_of_a_level_joins_in_and_shared_batches_count_once():
+    """With the chain held at w* the level is all that varies: the claimed error is that of a mean over the steps."""
+    settings = {**SMALL, "num_draws": 200, "num_burnin_steps": 0, "localization": 1e3, "shuffle": True}
+    errors = []
+    for matched in (True, False):
+        settings["match_sampling_input_ids_across_chains"] = matched
+        result = sltfast.llc(Mlp(), regression_data(4000), loss_fn=regression_loss, init_loss="dataset", **settings)
+        paired = sltfast.llc(Mlp(), regression_data(4000), loss_fn=regression_loss, **settings)
+        level = (float(result["llc_se"]) ** 2 - float(paired["llc_se"]) ** 2) ** 0.5
+        spread = 10.0 * float((result["loss_trace"] - result["excess_trace"]).std())
+        independent = 200 * (1 if matched else 3)
+        # an MCSE from 200 to 600 independent batches is itself good to about 10 %
+        assert level == pytest.approx(spread / independent**0.5, rel=0.3)
+        errors.append(level)
+    assert errors[0] > errors[1]
+
+
+def test_devinterp_reads_our_tree():
+    """Its estimators take every variable that begins with loss_ for an observable."""
+    ids = token_rows()
+    tree = sltfast.sample(tiny_neox(), ids, {"o": (ids, 1)}, **SMALL)
+    observables = [name for name in tree.dataset.data_vars if name.startswith("loss_")]
+    assert observables == ["loss_o"]
+
+
+def test_no_temperature_no_complexity():
+    result = sltfast.llc(Mlp(), regression_data(), loss_fn=regression_loss, **{**SMALL, "n_beta": 0.0})
+    assert float(result["llc_mean"]) == 0.0
+    assert "0 by definition" in result.attrs["advice"]
+
+
+def test_what_is_no_tree_is_refused():
+    with pytest.raises(ValueError, match="samples must be a tree"):
+        sltfast.compute_llc(xr.DataTree(xr.Dataset({"loss": ("chain", [1.0])})))
 
 
 def test_padding_does_not_count():

@@ -182,7 +182,7 @@ def test_without_temperature_the_chain_samples_the_prior():
         Quadratic(stacked()), ROWS, loss_fn=same_for_every_row, lr=lr, n_beta=0.0, localization=gamma, batch_size=4,
         num_chains=3, num_draws=500, num_burnin_steps=200, progress=False,
     )  # fmt: skip
-    excess = (samples["loss"] - samples["loss_at_init"]).values[:, 200:]
+    excess = (samples["loss"] - samples["init_loss_trace"]).values[:, 200:]
     means = excess.mean(axis=1)
     expected = 0.5 * COPIES * sum(H) / (gamma * (1 - lr * gamma / 4))
     # Var(½ h δ²) = ½ h² σ⁴ a copy, and δ² is autocorrelated as r²ᵗ, r = 1 − ε γ/2: (1 + r²)/(1 − r²) draws make one.

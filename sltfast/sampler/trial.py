@@ -1,0 +1,101 @@
+"""One forward and backward at w*, before anything is promised: shapes, finiteness, a gradient, causality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from sltfast.arena import Arena
+from sltfast.batches import BatchStream, fetch
+from sltfast.data import leaves
+from sltfast.losses import ItemLoss, ItemLosses, check_causal, token_ids
+from sltfast.observables import Observable
+
+
+class Shapes(NamedTuple):
+    """What a run will record: losses per item T, tokens per row (0: none), T of each observable."""
+
+    positions: int
+    tokens: int
+    observable_positions: list[int]
+
+
+def trial(
+    clone: nn.Module,
+    arena: Arena,
+    loss: ItemLoss,
+    stream: BatchStream,
+    observables: Sequence[Observable],
+    device: torch.device,
+    *,
+    language_model: bool,
+) -> Shapes:
+    """Try the first batch and a row of each observable.
+
+    Raises:
+        ValueError: the model fails on its data, a loss that is not finite or has no gradient, weights that are negative
+            or all 0.
+        TypeError: a language model's loss on a model that is not causal.
+        Exception: whatever the caller's ``loss_fn`` raises, with a note on what it was called with.
+    """
+    batch = stream.batch(0, device)
+    losses = _attempt(clone, loss, batch, language_model=language_model)
+    _check_losses(losses, loss)
+    mean = losses.mean()
+    if not bool(torch.isfinite(mean)):
+        raise ValueError(
+            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step "
+            "(check the data, and the precision of the model)"
+        )
+    if not mean.requires_grad:
+        raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")
+    arena.backward(mean)
+    if all(gradient is None for taken in arena.take_gradients() for gradient in taken):
+        raise ValueError(
+            f"no gradient of {loss.name} reaches the selected weights: the loss must be computed with the model that "
+            "is passed to it (sltfast passes its own copy), and the selected weights must be used in it"
+        )
+    if language_model:
+        check_causal(clone, loss, batch)
+    widths = []
+    with torch.no_grad():
+        for observable in observables:
+            first = fetch(observable.source, observable.rows[: observable.batch_size], device)
+            widths.append(_attempt(clone, loss, first, language_model=language_model).values.shape[1])
+    ids = token_ids(batch)
+    return Shapes(losses.values.shape[1], 0 if ids is None else ids.shape[1], widths)
+
+
+def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bool) -> ItemLosses:
+    try:
+        return loss(clone, batch)
+    except (IndexError, RuntimeError) as error:
+        if not language_model:
+            error.add_note(f"{loss.name} was called with {_described(batch)}")
+            raise
+        raise ValueError(
+            f"{type(clone).__name__} fails on {_described(batch)}: {error} (sequences longer than the model's context?)"
+        ) from error
+    except Exception as error:
+        error.add_note(f"{loss.name} was called with {_described(batch)}")
+        raise
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        columns = {key: tuple(value.shape) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+        return f"a batch of columns {columns}"
+    return f"a batch ({type(batch).__name__}) of shapes {[tuple(leaf.shape) for leaf in leaves(batch)]}"
+
+
+def _check_losses(losses: ItemLosses, loss: ItemLoss) -> None:
+    weights = losses.weights
+    if weights is not None and (bool((weights < 0).any()) or not bool(torch.isfinite(weights).all())):
+        raise ValueError(
+            f"{loss.name} returned negative or infinite weights: a weight is how much an entry counts, >= 0"
+        )
+    if weights is not None and not bool((weights > 0).any()):
+        raise ValueError(f"{loss.name} returned weights that are all 0 on the first batch: nothing counts")
