@@ -86,9 +86,11 @@ soak: build $(STAMPS)/test ## the tests that take minutes
 	$(PY) -m pytest -m soak $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: build $(STAMPS)/bench ## rewrite benchmarks/results from this machine
+bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's numbers, from this machine
 	$(PY) benchmarks/langevin_step.py
+	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/import_time.py
+	$(PY) benchmarks/readme_tables.py
 
 .PHONY: examples
 examples: build ## run every example

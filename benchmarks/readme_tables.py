@@ -1,0 +1,93 @@
+"""Writes the measured numbers of the README from the CSV files in results/; `--check` only compares.
+
+Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that no number in the README is typed by hand.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+Rows = list[dict[str, str]]
+
+
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table: the first column to the left, numbers to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *body])
+
+
+def langevin_step(rows: Rows) -> str:
+    """Milliseconds of one update, ours against devinterp's and eager PyTorch's, and the share of the floor reached."""
+    cases: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        cases.setdefault((row["op"], row["tensors"], row["threads"]), {})[row["variant"]] = row
+    body = []
+    for case, variants in cases.items():
+        times = [f"{float(variants[name]['ms_p50']):.0f}" for name in ("ours", "eager", "devinterp")]
+        ratio = {name: float(row["ratio_to_ours"]) for name, row in variants.items()}
+        metrics = ratio["devinterp, metrics"] / ratio["ours, metrics"]
+        floor = max(ratio["floor: memory"], ratio["floor: noise"])
+        body.append([*case, *times, f"{ratio['devinterp']:.0f}", f"{metrics:.0f}", f"{100 * floor:.0f} %"])
+    head = ["update", "tensors", "threads", "sltfast, ms", "eager, ms", "devinterp, ms"]
+    return markdown([*head, "× faster", "× with metrics", "of the floor"], body)
+
+
+def llc(rows: Rows) -> str:
+    """Seconds of a whole `llc()`."""
+    body = [
+        [
+            row["model"],
+            f"{row['chains']} × {row['draws']}",
+            row["threads"],
+            row["sltfast_s"],
+            row["devinterp_s"],
+            f"{float(row['ratio']):.1f}",
+        ]
+        for row in rows
+    ]
+    return markdown(["s a call", "chains × draws", "threads", "sltfast", "devinterp", "× faster"], body)
+
+
+def import_time(rows: Rows) -> str:
+    """The statement that names what it imports, against torch."""
+    (named,) = (row for row in rows if row["statement"].startswith("from sltfast"))
+    return f"{float(named['ratio_of_minima']):.2f} × `import torch`"
+
+
+TABLES: dict[str, Callable[[Rows], str]] = {"langevin_step": langevin_step, "llc": llc, "import_time": import_time}
+
+
+def filled(text: str) -> str:
+    """Return the README with every marked place filled from its file."""
+
+    def fill(found: re.Match[str]) -> str:
+        with (RESULTS / f"{found[2]}.csv").open() as file:
+            numbers = TABLES[found[2]](list(csv.DictReader(file)))
+        edge = "\n\n" if "\n" in numbers else ""  # a blank line ends the comment, as Markdown sees it
+        return found[1] + edge + numbers + edge + "<!-- end -->"
+
+    return re.sub(r"(<!-- from (\w+)\.csv -->).*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Rewrite the README, or say that it has to be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 where numbers differ")
+    options = parser.parse_args()
+    text = README.read_text()
+    if filled(text) == text:
+        return 0
+    if options.check:
+        print("README.md differs from benchmarks/results: run benchmarks/readme_tables.py", file=sys.stderr)
+        return 1
+    README.write_text(filled(text))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
