@@ -13,8 +13,8 @@ import importlib.util
 from pathlib import Path
 
 import sltfast
-from sltfast.corpus import pack, standard_library_documents, tokens_of
-from sltfast.pretrained import load_model, load_tokens
+from sltfast.inputs.corpus import pack, standard_library_documents, tokens_of
+from sltfast.inputs.pretrained import load_model, load_tokens
 
 
 def wheel_model() -> str:

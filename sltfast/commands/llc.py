@@ -171,8 +171,8 @@ def _check(settings: dict[str, Any]) -> None:
 def _load(settings: dict[str, Any]) -> tuple[nn.Module, Any]:
     import torch
 
-    from sltfast.documents import Sources, token_rows
-    from sltfast.pretrained import context_of, load_model, load_tokens
+    from sltfast.inputs.documents import Sources, token_rows
+    from sltfast.inputs.pretrained import context_of, load_model, load_tokens
 
     if settings["threads"] is not None:
         torch.set_num_threads(settings["threads"])

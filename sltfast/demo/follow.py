@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sltfast.corpus import SEPARATOR_BYTE, encode_bytes, pack, standard_library_documents, tokens_of
 from sltfast.demo.plans import Plan, SamplingPlan
 from sltfast.demo.training import Trained, train
+from sltfast.inputs.corpus import SEPARATOR_BYTE, encode_bytes, pack, standard_library_documents, tokens_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -113,7 +113,7 @@ def estimate(step: int, checkpoint: Path, rows: Tensor, plan: SamplingPlan, outp
     """λ̂ at one checkpoint; its draws are kept at `output_path`."""
     from sltfast.errors import ChainDiverged
     from sltfast.estimators.llc import llc
-    from sltfast.pretrained import load_model
+    from sltfast.inputs.pretrained import load_model
 
     output_path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sltfast.corpus import BYTES, SEPARATOR_BYTE
 from sltfast.demo.plans import TrainingPlan
 from sltfast.extras import require
+from sltfast.inputs.corpus import BYTES, SEPARATOR_BYTE
+from sltfast.inputs.pretrained import quiet_loading
 from sltfast.isolation import isolated_rng
-from sltfast.pretrained import quiet_loading
 
 RECORD = "training.json"
 

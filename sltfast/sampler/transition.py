@@ -10,20 +10,10 @@ from torch import Tensor
 
 from sltfast import ops
 from sltfast.arena import Arena, Block
+from sltfast.ops import METRICS
 from sltfast.sampler.config import SamplerConfig
 
-METRICS = (
-    "scaled_grad",
-    "unscaled_grad",
-    "localization",
-    "weight_decay",
-    "noise",
-    "distance",
-    "dot_grad_prior",
-    "dot_grad_noise",
-    "dot_prior_noise",
-)
-NORMS = 6  # the first six are norms, the rest dot products
+NORMS = 6  # of METRICS; the rest are dot products
 
 
 class Transition:

@@ -13,9 +13,9 @@ import torch
 
 import sltfast
 from sltfast.cli import main
-from sltfast.corpus import BYTES, encode_bytes, pack, standard_library_documents, tokens_of
 from sltfast.demo import FULL, SMALL, Plan, TrainingPlan, train
 from sltfast.demo.follow import python_rows
+from sltfast.inputs.corpus import BYTES, encode_bytes, pack, standard_library_documents, tokens_of
 
 TINY = [
     "--steps", "12", "--checkpoints", "3", "--hidden-size", "16", "--layers", "1", "--heads", "2", "--context", "16",

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sltfast.cli import main
+from sltfast.inputs.pretrained import load_model, load_tokens
 from sltfast.isolation import isolated_rng
-from sltfast.pretrained import load_model, load_tokens
 
 
 def tiny_llama() -> torch.nn.Module:

@@ -65,8 +65,8 @@ def test_every_kind_of_data(
 
 
 def test_the_same_numbers_as_from_python(model: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from sltfast.corpus import encode_bytes, pack, tokens_of
-    from sltfast.pretrained import load_model
+    from sltfast.inputs.corpus import encode_bytes, pack, tokens_of
+    from sltfast.inputs.pretrained import load_model
 
     rows = pack(tokens_of([Path(text).read_text()], encode_bytes, 0), 32)
     expected = sltfast.llc(
