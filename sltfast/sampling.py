@@ -196,11 +196,15 @@ def sample(
         if dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
         attrs = _attributes(config, seen, restriction, where)
-        identity = run_identity(model, source, restriction, seen, loss)
-        attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
-        state = "" if path is None else existing_run(path, attrs)
-        if path is not None and state == "complete":
-            return _checked(open_run(path))
+        state = ""
+        if (
+            path is not None
+        ):  # reading every weight and row is worth it only where another run could be mistaken for this
+            identity = run_identity(model, source, restriction, seen, loss)
+            attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
+            state = existing_run(path, attrs)
+            if state == "complete":
+                return _checked(open_run(path))
         with Progress(config.num_steps * config.num_chains, config.num_chains, config.n_beta, shown=progress) as bar:
             recorded = shapes.positions if save_token_losses or config.num_init_loss_batches else None
             baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
