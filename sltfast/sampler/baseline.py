@@ -28,7 +28,7 @@ class Baseline:
         streams: the chains' batch streams (one, where they share their batches).
         config: the run's settings.
         device: where the model is.
-        tick: told how many rows were forwarded.
+        tick: called after every batch.
         positions: losses per item that are recorded, refused where they differ; None where none are.
     """
 
@@ -39,7 +39,7 @@ class Baseline:
         streams: Sequence[BatchStream],
         config: SamplerConfig,
         device: torch.device,
-        tick: Callable[[int], None],
+        tick: Callable[[], None],
         positions: int | None,
     ) -> None:
         self.positions = positions
@@ -93,7 +93,7 @@ class Baseline:
     def _mean(self, rows: np.ndarray) -> float:
         if not self.by_rows:
             mean = float(self._forward(rows).mean(torch.float64))
-            self.tick(len(rows))
+            self.tick()
             _check_finite(np.array([mean]), rows[:1])
             return mean
         sums, weights = self._sums[rows].sum(0)
@@ -113,7 +113,7 @@ class Baseline:
             numbers = totals.cpu().numpy()[: len(part)]
             _check_finite(numbers[:, 0], part)
             self._sums[part] = numbers
-            self.tick(len(part))
+            self.tick()
 
     @torch.no_grad()
     def init_loss(self, num_batches: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ class Baseline:
                 sums = sums + torch.where(weight != 0, weight * values, 0).sum(0)
                 weights = weights + weight.sum(0)
                 total += float(losses.mean(torch.float64))
-                self.tick(len(values))
+                self.tick()
             by_position.append(np.asarray((torch.as_tensor(sums) / torch.as_tensor(weights)).cpu()))
             means.append(total / num_batches)
         return np.stack(by_position), np.array(means)

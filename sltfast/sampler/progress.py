@@ -22,8 +22,8 @@ class Progress:
 
             self._bar = tqdm(total=total, unit="step", desc="losses at w*", dynamic_ncols=True)
 
-    def baseline(self, rows: int) -> None:
-        """Some rows were forwarded at w*."""
+    def baseline(self) -> None:
+        """A batch was forwarded at w*."""
         if self._bar is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self._bar.set_postfix_str("pairing", refresh=True)
             self._drawn = time.monotonic()

@@ -34,7 +34,7 @@ class Run:
     Attributes:
         clone: the structural clone whose parameters the arena moves.
         streams: one per chain, or a single one that all share.
-        excess: float64 [chains, steps], paired differences as they come (for the progress bar).
+        init_losses: float64 [streams, steps], losses at w* of every batch (for the progress bar).
     """
 
     config: SamplerConfig
@@ -50,17 +50,15 @@ class Run:
     save_token_losses: bool
     tokens: bool
 
-    def chains(self, progress: Progress) -> np.ndarray:
-        """Run every chain; returns which are alive at their end, bool [chains]."""
-        alive = np.zeros(self.config.num_chains, dtype=bool)
+    def chains(self, progress: Progress) -> None:
+        """Run every chain that an earlier call did not finish."""
         for chain in range(self.config.num_chains):
             if self.store.is_done(chain):
                 progress.skip(self.config.num_steps)
                 continue
-            alive[chain] = self._chain(chain, progress)
-        return alive
+            self._chain(chain, progress)
 
-    def _chain(self, chain: int, progress: Progress) -> bool:
+    def _chain(self, chain: int, progress: Progress) -> None:
         self.transition.chains.fill_(chain)
         self.arena.attach(0)
         self.transition.reset()
@@ -89,7 +87,6 @@ class Run:
         self.store.put_whole("alive", np.asarray(died < 0), chain)
         self.store.put_whole("death_step", np.asarray(died), chain)
         self.store.finish_chain(chain)
-        return died < 0
 
     def _step(self, chain: int, lane: int, step: int) -> float:
         """Gradient at w_t, transition to w_{t+1}, records; returns the mini-batch loss at w_t."""
