@@ -11,23 +11,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 TORCH_TARGET = "0x020a000000000000"  # the stable ABI of torch 2.10: one binary for it and every later release
-KERNELS = "csrc/cpu/langevin_kernel.cpp"
 KERNEL_FLAGS = [
     "-fschedule-insns",  # gcc: interleaves the rounds of Philox before registers are chosen, 10 % faster
     *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # gcc 12 warns about its own _mm512_undefined_ps
 ]
-SOURCES = [
-    "csrc/registry.cpp",
-    "csrc/module.cpp",
-    "csrc/cpu/dispatch.cpp",
-    "csrc/cpu/floors.cpp",
-    "csrc/cpu/langevin_step.cpp",
-]
+CPU_SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/cpu").glob("*.cpp"))
+KERNELS = [path for path in CPU_SOURCES if path.endswith("_kernel.cpp")]
+SOURCES = ["csrc/registry.cpp", "csrc/module.cpp", *(path for path in CPU_SOURCES if path not in KERNELS)]
 ISA_FLAGS = {"generic": []}
 if platform.machine() in ("x86_64", "AMD64"):
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
@@ -69,7 +64,8 @@ class NinjaBuild(build_ext):
         build.mkdir(parents=True, exist_ok=True)
         # module.cpp is pybind11 glue: optimising it is a third of the build and buys nothing
         objects = [(source, Path(source).stem, ["-O1"] if "module" in source else []) for source in SOURCES] + [
-            (KERNELS, f"{Path(KERNELS).stem}_{isa}", [f"-DSLT_ISA={isa}", *isa_flags, *KERNEL_FLAGS])
+            (kernel, f"{Path(kernel).stem}_{isa}", [f"-DSLT_ISA={isa}", *isa_flags, *KERNEL_FLAGS])
+            for kernel in KERNELS
             for isa, isa_flags in ISA_FLAGS.items()
         ]
         (build / "build.ninja").write_text(_rules(objects, flags, link, target), encoding="utf-8")
@@ -108,6 +104,8 @@ def _rules(objects: list[tuple[str, str, list[str]]], flags: list[str], link: li
 
 
 setup(
-    ext_modules=[Extension("sltfast._C", sources=[*SOURCES, KERNELS])],
+    packages=[*find_packages(include=["sltfast", "sltfast.*"]), "sltfast.triton_kernels"],
+    package_dir={"sltfast.triton_kernels": "triton_kernels"},
+    ext_modules=[Extension("sltfast._C", sources=[*SOURCES, *KERNELS])],
     cmdclass={"build_ext": NinjaBuild},
 )

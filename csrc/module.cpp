@@ -9,6 +9,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/floors.h"
+#include "cpu/langevin_kernel.h"
 #include "numerics/philox.h"
 #include "numerics/scalar.h"
 
@@ -26,7 +27,7 @@ py::dict build_facts() {
   facts["version"] = SLTFAST_VERSION;
   facts["isa_compiled"] = sltfast::compiled_isas();
   facts["isa_runnable"] = sltfast::runnable_isas();
-  facts["isa"] = sltfast::kernels().name;
+  facts["isa"] = sltfast::name_of(sltfast::isa_in_use());
   facts["cuda_archs"] = py::list();
   facts["torch_target"] = torch_target();
   facts["compiler"] = __VERSION__;
@@ -52,7 +53,7 @@ py::array_t<float> normals(uint64_t seed, uint32_t stream, uint32_t step, uint32
   sltfast::ChainStep c{};
   c.seed = seed, c.stream = stream, c.step = step, c.chain = chain;
   py::array_t<float> out(count);
-  sltfast::kernels().normals(c, first, count, out.mutable_data());
+  sltfast::kernels<sltfast::LangevinKernels>().normals(c, first, count, out.mutable_data());
   return out;
 }
 

@@ -7,20 +7,19 @@ namespace sltfast {
 namespace {
 
 struct Level {
-  const Kernels* kernels;
+  Isa isa;
   bool runs;
 };
 
-// Narrowest first. `runs` asks for everything the kernel file is compiled with.
+// Narrowest first. `runs` asks for everything the kernel files are compiled with.
 const std::vector<Level>& levels() {
   static const std::vector<Level> all = [] {
-    std::vector<Level> out{{&generic_kernels(), true}};
+    std::vector<Level> out{{Isa::generic, true}};
 #if defined(SLT_HAS_AVX2)
-    out.push_back(
-        {&avx2_kernels(), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
+    out.push_back({Isa::avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
 #if defined(SLT_HAS_AVX512)
-    out.push_back({&avx512_kernels(),
+    out.push_back({Isa::avx512,
                    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
@@ -30,37 +29,41 @@ const std::vector<Level>& levels() {
   return all;
 }
 
-std::atomic<const Kernels*>& current() {
-  static std::atomic<const Kernels*> kernels{[] {
-    const Kernels* widest = nullptr;
+std::atomic<Isa>& current() {
+  static std::atomic<Isa> isa{[] {
+    Isa widest = Isa::generic;
     for (const Level& level : levels())
-      if (level.runs) widest = level.kernels;
+      if (level.runs) widest = level.isa;
     return widest;
   }()};
-  return kernels;
+  return isa;
 }
 
 }  // namespace
 
-const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
+Isa isa_in_use() { return current().load(std::memory_order_relaxed); }
+
+const char* name_of(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "generic";
+}
 
 std::vector<std::string> compiled_isas() {
   std::vector<std::string> out;
-  for (const Level& level : levels()) out.push_back(level.kernels->name);
+  for (const Level& level : levels()) out.push_back(name_of(level.isa));
   return out;
 }
 
 std::vector<std::string> runnable_isas() {
   std::vector<std::string> out;
   for (const Level& level : levels())
-    if (level.runs) out.push_back(level.kernels->name);
+    if (level.runs) out.push_back(name_of(level.isa));
   return out;
 }
 
 void use_isa(const std::string& isa) {
   for (const Level& level : levels())
-    if (level.runs && isa == level.kernels->name) {
-      current().store(level.kernels, std::memory_order_relaxed);
+    if (level.runs && isa == name_of(level.isa)) {
+      current().store(level.isa, std::memory_order_relaxed);
       return;
     }
   std::string allowed;

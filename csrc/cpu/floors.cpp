@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "dispatch.h"
+#include "langevin_kernel.h"
 
 namespace sltfast {
 namespace {
@@ -33,7 +34,7 @@ float draw_and_discard(int64_t count) {
     ChainStep c{};
     while (begin < end) {
       const int64_t n = std::min<int64_t>(end - begin, 2048);
-      kernels().normals(c, begin, n, buffer);
+      kernels<LangevinKernels>().normals(c, begin, n, buffer);
       begin += n;
     }
     last = buffer[0];

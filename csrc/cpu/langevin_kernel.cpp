@@ -1,10 +1,11 @@
 // The Langevin step of one piece of one chain. Compiled once for each instruction set (SLT_ISA),
 // without torch and without std templates: nothing here may be merged by the linker with code for
 // another instruction set.
+#include "langevin_kernel.h"
+
 #include "../numerics/gaussian.h"
 #include "../numerics/langevin.h"
 #include "../numerics/rounding.h"
-#include "kernels.h"
 #include "lanes.h"
 
 namespace sltfast {
@@ -303,12 +304,9 @@ void normals(const ChainStep& c, int64_t first, int64_t count, float* out) {
 
 #define SLT_KERNELS_OF_(isa) isa##_kernels
 #define SLT_KERNELS_OF(isa) SLT_KERNELS_OF_(isa)
-#define SLT_NAME_OF_(isa) #isa
-#define SLT_NAME_OF(isa) SLT_NAME_OF_(isa)
 
-const Kernels& SLT_KERNELS_OF(SLT_ISA)() {
-  static const Kernels kernels{SLT_NAME_OF(SLT_ISA), step_piece<Lanes>, step_piece<Scalar<double>>,
-                               normals};
+const LangevinKernels& SLT_KERNELS_OF(SLT_ISA)(const LangevinKernels*) {
+  static const LangevinKernels kernels{step_piece<Lanes>, step_piece<Scalar<double>>, normals};
   return kernels;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "langevin_kernel.h"
 
 namespace sltfast {
 namespace {
@@ -236,7 +237,8 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
   std::vector<uint8_t> finite(pieces, 1);
   char* w_data = static_cast<char*>(w.mutable_data_ptr());
   const int64_t width = size_of(master);
-  const auto move = master == Dtype::f32 ? kernels().step_f32 : kernels().step_f64;
+  const auto move = master == Dtype::f32 ? kernels<LangevinKernels>().step_f32
+                                         : kernels<LangevinKernels>().step_f64;
   const auto run = [&](int64_t i) {
     const Place& place = places[i / lanes];
     const int64_t c = rows[i % lanes], first = place.first;

@@ -39,7 +39,7 @@ def diagnose() -> dict[str, Any]:
     import torch
 
     from sltfast import __version__
-    from sltfast.ops import backend
+    from sltfast.ops import backend, registration
 
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     return {
@@ -59,8 +59,8 @@ def diagnose() -> dict[str, Any]:
         "compiled": backend.build_facts(),
         "backends": {
             device: {
-                "runs": backend.choose("reference" if backend.refusals(device) else "native", torch.device(device)),
-                "refused": backend.refusals(device),
+                op: {"runs": backend.choose(op, "auto", torch.device(device)), "refused": backend.refusals(op, device)}
+                for op in registration.OPS
             }
             for device in devices
         },
@@ -84,9 +84,10 @@ def as_text(facts: dict[str, Any]) -> str:
         "",
         "backends",
     ]
-    for device, found in facts["backends"].items():
-        lines.append(f"  {device}: {found['runs']} runs")
-        lines += [f"    {name} is refused: {reason}" for name, reason in found["refused"].items()]
+    for device, ops in facts["backends"].items():
+        for op, found in ops.items():
+            lines.append(f"  {device}: {op}: {found['runs']} runs")
+            lines += [f"    {name} is refused: {reason}" for name, reason in found["refused"].items()]
     lines += ["", "packages", f"  {_versions(facts['packages'])}", "", "extras"]
     for extra, packages in facts["extras"].items():
         absent = [name for name, version in packages.items() if version is None]

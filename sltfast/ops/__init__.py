@@ -1,19 +1,15 @@
 """The ops: one face each, over interchangeable backends.
 
-`backend` says which implementation runs where; `reference` is each op in plain PyTorch.
+`backend` says which implementation runs where; `reference` is each op in plain PyTorch; `registration` is the page with
+every schema.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
-
 from sltfast.ops import backend as backend
-from sltfast.ops import fakes as fakes
-from sltfast.ops.arguments import HYPER, METHODS, METRICS, check_langevin_step
-from sltfast.ops.backend import choose
-from sltfast.ops.reference import philox_normals
+from sltfast.ops import registration as registration
+from sltfast.ops.langevin_arguments import HYPER, METHODS, METRICS
+from sltfast.ops.langevin_step import LangevinStep, langevin_step_
+from sltfast.ops.reference.philox import philox_normals
+from sltfast.ops.streams import STREAM_DATA, STREAM_INIT, STREAM_MOMENTUM, STREAM_ROUNDING, STREAM_STEP
 
 __all__ = [
     "HYPER",
@@ -29,155 +25,3 @@ __all__ = [
     "langevin_step_",
     "philox_normals",
 ]
-
-STREAM_STEP, STREAM_INIT, STREAM_MOMENTUM, STREAM_ROUNDING, STREAM_DATA = range(5)
-
-
-def _signed(seed: int) -> int:
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"seed must be in 0..2^64-1, got {seed}")
-    return seed - (1 << 64) if seed >= 1 << 63 else seed
-
-
-def _op(requested: str, device: torch.device) -> Callable[..., None]:
-    if choose(requested, device) == "native":
-        return torch.ops.sltfast.native_langevin_step_.default
-    return torch.ops.sltfast.reference_langevin_step_.default
-
-
-def langevin_step_(
-    w: Tensor,
-    grads: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    segments: Tensor,
-    hyper: Tensor,
-    step: Tensor,
-    chains: Tensor,
-    *,
-    seed: int,
-    stream: int = STREAM_STEP,
-    method: str = "sgld",
-    v: Tensor | None = None,
-    low: Sequence[Tensor] | None = None,
-    masks: Sequence[Tensor] | None = None,
-    loss: Tensor | None = None,
-    alive: Tensor | None = None,
-    death_step: Tensor | None = None,
-    metrics: Tensor | None = None,
-    noise: Sequence[Tensor] | None = None,
-    rms_alpha: float = 0.99,
-    rms_eps: float = 0.1,
-    backend: str = "auto",
-) -> None:
-    r"""One Langevin step of C chains, in place.
-
-        d = nβ·g + λ·w + γ·(w − w*)
-        w ← clamp(w − (ε/2)·G·d + √ε·σ·√G·ξ,  w* − b,  w* + b)
-
-    G = 1 (sgld), or 1/(√v̂ + eps) with v ← α·v + (1 − α)·g² and v̂ = v (rmsprop_sgld, start from v = 0) or
-    v̂ = v/(1 − α^{t+1}) (rmsprop_sgld_hh, start from v = 1). ξ ~ N(0, 1) by Philox4x32-10 and Box–Muller, a function of
-    (seed, stream, step, chain, element) alone: masks, segments, batching of chains and threads do not change it.
-
-    Args:
-        w: [C, P] float32 or float64, contiguous; P coordinates of C chains, updated in place.
-        grads: S tensors of C·n_s values (float32, float64, bfloat16, float16); one with none is a zero gradient.
-        anchors: S tensors of n_s values, w*, shared by the chains; w's dtype, bfloat16 or float16.
-        segments: int64 [S, 5] on the CPU, sorted by offset: offset in a row of w | n_s | element | run | stride.
-            Coordinate i of a segment is element + (i // run)·stride + i % run of the full model; a whole tensor has
-            run = n_s and stride = 0.
-        hyper: float64 [C, 6]: ε | nβ | γ | λ | σ | b (inf = no box).
-        step: int64 [], t; its low 32 bits count for ξ.
-        chains: int64 [C], chain ids.
-        seed: 0..2^64-1.
-        stream: 0..255, which use of randomness this is.
-        method: "sgld", "rmsprop_sgld" or "rmsprop_sgld_hh".
-        v: [C, P] like w, running mean of g²; RMSprop methods only.
-        low: S tensors of C·n_s values (bfloat16 or float16) that receive the new w, rounded; none in one = no copy.
-        masks: S bool tensors of n_s; False coordinates stay (w and v); none in one = all move.
-        loss: float64 [C]; a chain whose loss is not finite dies and does not move.
-        alive: bool or uint8 [C]; chains at 0 are not touched. A coordinate whose new value (before the box) or new v
-            is not finite keeps its old values, and its chain dies.
-        death_step: int64 [C]; set to t for a chain that dies at this step.
-        metrics: float64 [C, 9], overwritten: norms of (ε/2)·G·nβ·g, (ε/2)·nβ·g, (ε/2)·G·γ·(w − w*), (ε/2)·G·λ·w,
-            √ε·σ·√G·ξ and w − w* (before the step), then the dot products of the first with the sum of the third and
-            fourth, of the first with the fifth, and of that sum with the fifth; over the coordinates that may move.
-            NaN for a chain that took no step.
-        noise: S tensors of C·n_s standard normals to use instead of Philox's.
-        rms_alpha: α in [0, 1].
-        rms_eps: eps >= 0.
-        backend: "auto", "native" or "reference".
-
-    Raises:
-        TypeError: a dtype that is not listed above.
-        ValueError: a shape, device, segment or number that is not; the message says which and what is allowed.
-        RuntimeError: `backend` names one that cannot run here.
-    """
-    op = _op(backend, w.device)
-    arguments = (
-        w, list(grads), list(anchors), segments, hyper, step, chains, _signed(seed), stream, method,
-        v, list(low or ()), list(masks or ()), loss, alive, death_step, metrics, list(noise or ()), rms_alpha, rms_eps,
-    )  # fmt: skip
-    _run(op, arguments)
-
-
-def _run(op: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    if torch.compiler.is_compiling():
-        op(*arguments)
-        return
-    try:
-        op(*arguments)
-    except RuntimeError:
-        # the op refuses before it writes; the Python rules say it better
-        check_langevin_step(*arguments)
-        raise
-
-
-class LangevinStep:
-    """`langevin_step_` with everything but the gradients bound and checked once.
-
-    The call costs a few microseconds less Python, and the tensors it was given stay the ones it writes to:
-
-        move = LangevinStep(w, anchors, segments, hyper, step, chains, seed=1, alive=alive, death_step=death_step)
-        for t in range(steps):
-            step.fill_(t)
-            move(grads, loss=loss)
-
-    Raises as `langevin_step_` does; everything but `grads`, `loss` and `noise` already when it is made.
-    """
-
-    def __init__(
-        self,
-        w: Tensor,
-        anchors: Sequence[Tensor],
-        segments: Tensor,
-        hyper: Tensor,
-        step: Tensor,
-        chains: Tensor,
-        *,
-        seed: int,
-        stream: int = STREAM_STEP,
-        method: str = "sgld",
-        v: Tensor | None = None,
-        low: Sequence[Tensor] | None = None,
-        masks: Sequence[Tensor] | None = None,
-        alive: Tensor | None = None,
-        death_step: Tensor | None = None,
-        metrics: Tensor | None = None,
-        rms_alpha: float = 0.99,
-        rms_eps: float = 0.1,
-        backend: str = "auto",
-    ) -> None:
-        self._op = _op(backend, w.device)
-        self._before = (w,)
-        self._middle = (
-            list(anchors), segments, hyper, step, chains, _signed(seed), stream, method,
-            v, list(low or ()), list(masks or ()),
-        )  # fmt: skip
-        self._health = (alive, death_step, metrics)
-        self._rms = (rms_alpha, rms_eps)
-        nothing = [w.new_empty(0)] * segments.shape[0]
-        check_langevin_step(w, nothing, *self._middle, None, *self._health, [], *self._rms)
-
-    def __call__(self, grads: list[Tensor], *, loss: Tensor | None = None, noise: list[Tensor] | None = None) -> None:
-        """Take one step: `grads` (S tensors), `loss` (float64 [C]) and `noise` as in `langevin_step_`."""
-        _run(self._op, (*self._before, grads, *self._middle, loss, *self._health, noise or [], *self._rms))

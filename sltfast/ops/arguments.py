@@ -1,6 +1,6 @@
-"""Every rule about the arguments of an op, with the error that names the mend.
+"""Rules about the tensors that every op is given, with the error that names the mend.
 
-The native op checks the same rules in C++ on every call; these run when it refuses, and in the reference.
+The native ops check the same rules in C++ on every call; these run when one refuses, and in the reference.
 """
 
 from collections.abc import Sequence
@@ -8,32 +8,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-METHODS = ("sgld", "rmsprop_sgld", "rmsprop_sgld_hh")
 MASTER_DTYPES = (torch.float32, torch.float64)
 LOW_DTYPES = (torch.bfloat16, torch.float16)
-HYPER = ("lr", "n_beta", "localization", "weight_decay", "noise_level", "box")
-METRICS = (
-    "scaled_grad",
-    "unscaled_grad",
-    "localization",
-    "weight_decay",
-    "noise",
-    "distance",
-    "dot_grad_prior",
-    "dot_grad_noise",
-    "dot_prior_noise",
-)
 
 
-def _names(dtypes: Sequence[torch.dtype]) -> str:
+def dtype_names(dtypes: Sequence[torch.dtype]) -> str:
+    """The dtypes in words."""
     return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
-def _check_tensor(
+def check_tensor(
     name: str, tensor: Tensor, shape: tuple[int, ...], dtypes: Sequence[torch.dtype], device: torch.device
 ) -> None:
+    """Raise unless a tensor has this shape, one of these dtypes, this device, and is contiguous."""
     if tensor.dtype not in dtypes:
-        raise TypeError(f"{name} must be {_names(dtypes)}, got {_names([tensor.dtype])}")
+        raise TypeError(f"{name} must be {dtype_names(dtypes)}, got {dtype_names([tensor.dtype])}")
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
     if tensor.device != device:
@@ -42,7 +31,7 @@ def _check_tensor(
         raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()} (use .contiguous())")
 
 
-def _check_list(
+def check_list(
     name: str,
     tensors: Sequence[Tensor],
     numels: list[int],
@@ -52,6 +41,7 @@ def _check_list(
     optional: bool,
     empty_means: str = "",
 ) -> None:
+    """Raise unless there is one tensor a segment, with `numels` values (or none, where `empty_means` something)."""
     if optional and not tensors:
         return
     if len(tensors) != len(numels):
@@ -60,113 +50,9 @@ def _check_list(
         if tensor.numel() == 0 and (empty_means or numel == 0):
             continue
         if tensor.dtype not in dtypes:
-            raise TypeError(f"{name}[{s}] must be {_names(dtypes)}, got {_names([tensor.dtype])}")
+            raise TypeError(f"{name}[{s}] must be {dtype_names(dtypes)}, got {dtype_names([tensor.dtype])}")
         if tensor.numel() != numel:
             hint = f", or none ({empty_means})" if empty_means else ""
             raise ValueError(f"{name}[{s}] must hold {numel} values{hint}, got shape {list(tensor.shape)}")
         if tensor.device != device:
             raise ValueError(f"{name}[{s}] must be on {device}, got {tensor.device}")
-
-
-def check_segments(segments: Tensor, row: int) -> list[list[int]]:
-    """Return the segment table as rows of ints, or say which row is wrong."""
-    if segments.dtype != torch.int64:
-        raise TypeError(f"segments must be int64, got {_names([segments.dtype])}")
-    if segments.dim() != 2 or segments.shape[1] != 5:
-        raise ValueError(
-            f"segments must have shape [S, 5] (offset, numel, element, run, stride), got {list(segments.shape)}"
-        )
-    if segments.device.type != "cpu":
-        raise ValueError(f"segments must be on the CPU, got {segments.device}")
-    table = segments.tolist()
-    for s, (offset, numel, element, run, stride) in enumerate(table):
-        if min(offset, numel, element, stride) < 0:
-            raise ValueError(f"segments[{s}] must not be negative, got {table[s]}")
-        if offset + numel > row:
-            raise ValueError(
-                f"segments[{s}] ends at coordinate {offset + numel}, beyond the {row} coordinates of a row of w"
-            )
-        if numel and run < 1:
-            raise ValueError(f"segments[{s}] run must be >= 1, got {run} (a whole tensor: run = numel)")
-    for s, earlier in enumerate(table):
-        for later in table[s + 1 : s + 2]:
-            if earlier[0] + earlier[1] > later[0]:
-                raise ValueError(
-                    f"segments[{s + 1}] starts at {later[0]}, before segments[{s}] ends at "
-                    f"{earlier[0] + earlier[1]} (sort the segments by offset; they must not overlap)"
-                )
-    return table
-
-
-def check_langevin_step(
-    w: Tensor,
-    grads: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    segments: Tensor,
-    hyper: Tensor,
-    step: Tensor,
-    chains: Tensor,
-    seed: int,
-    stream: int,
-    method: str,
-    v: Tensor | None,
-    low: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    loss: Tensor | None,
-    alive: Tensor | None,
-    death_step: Tensor | None,
-    metrics: Tensor | None,
-    noise: Sequence[Tensor],
-    rms_alpha: float,
-    rms_eps: float,
-) -> None:
-    """Raise the first broken rule of `ops.langevin_step_` (positional, in the schema's order)."""
-    if w.dtype not in MASTER_DTYPES:
-        raise TypeError(
-            f"w must be {_names(MASTER_DTYPES)}, got {_names([w.dtype])} "
-            "(keep fp32 master weights; low= takes the rounded copy)"
-        )
-    if w.dim() != 2:
-        raise ValueError(f"w must have shape [C, P], got {list(w.shape)}")
-    if not w.is_contiguous():
-        raise ValueError(f"w must be contiguous, got strides {w.stride()}")
-    c, row = w.shape
-    device = w.device
-    table = check_segments(segments, row)
-    n = [segment[1] for segment in table]
-    own = (w.dtype, *LOW_DTYPES)
-    everything = (*MASTER_DTYPES, *LOW_DTYPES)
-    per_chain = [c * numel for numel in n]
-    _check_list("grads", grads, per_chain, everything, device, optional=False, empty_means="zero gradient")
-    _check_list("anchors", anchors, n, own, device, optional=False)
-    _check_tensor("hyper", hyper, (c, 6), [torch.float64], device)
-    _check_tensor("step", step, (), [torch.int64], device)
-    _check_tensor("chains", chains, (c,), [torch.int64], device)
-    if not 0 <= stream < 256:
-        raise ValueError(f"stream must be in 0..255, got {stream} (use ops.STREAM_STEP and its siblings)")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if method != "sgld":
-        if v is None:
-            raise ValueError(f"method {method!r} needs v, the running mean of squared gradients, shaped like w")
-        _check_tensor("v", v, (c, row), [w.dtype], device)
-        if not 0.0 <= rms_alpha <= 1.0:
-            raise ValueError(f"rms_alpha must be in [0, 1], got {rms_alpha}")
-        if not rms_eps >= 0.0:
-            raise ValueError(f"rms_eps must be >= 0, got {rms_eps}")
-    elif v is not None:
-        raise ValueError("v must be None for method 'sgld'")
-    _check_list("low", low, per_chain, LOW_DTYPES, device, optional=True, empty_means="no copy")
-    for s, copy in enumerate(low):
-        if not copy.is_contiguous():
-            raise ValueError(f"low[{s}] must be contiguous, got strides {copy.stride()}")
-    _check_list("masks", masks, n, [torch.bool], device, optional=True, empty_means="all coordinates move")
-    if loss is not None:
-        _check_tensor("loss", loss, (c,), [torch.float64], device)
-    if alive is not None:
-        _check_tensor("alive", alive, (c,), [torch.bool, torch.uint8], device)
-    if death_step is not None:
-        _check_tensor("death_step", death_step, (c,), [torch.int64], device)
-    if metrics is not None:
-        _check_tensor("metrics", metrics, (c, len(METRICS)), [torch.float64], device)
-    _check_list("noise", noise, per_chain, everything, device, optional=True)

@@ -19,22 +19,22 @@ def test_facts(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["torch"]["version"] == torch.__version__
     assert facts["torch"]["threads"] == torch.get_num_threads()
     assert facts["compiled"] == json.loads(json.dumps(backend.build_facts()))
-    assert facts["backends"]["cpu"]["runs"] == backend.choose("auto", torch.device("cpu"))
+    assert facts["backends"]["cpu"]["langevin_step_"]["runs"] == "native"
     assert facts["extras"]["hf"]["transformers"]
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for part in ("compiled in", "backends", "cpu: native runs", "extras", "threads on"):
+    for part in ("compiled in", "backends", "cpu: langevin_step_: native runs", "extras", "threads on"):
         assert part in said
 
 
 def test_it_says_why_a_backend_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "refusals", lambda device="cpu": {"native": "nobody built it"})
+    monkeypatch.setattr(backend, "refusals", lambda op, device="cpu": {"native": "nobody built it"})
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    assert "cpu: reference runs" in said
+    assert "cpu: langevin_step_: reference runs" in said
     assert "native is refused: nobody built it" in said
 
 

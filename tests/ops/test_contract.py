@@ -8,8 +8,8 @@ import torch
 from langevin_cases import make_case
 
 from sltfast import _C, ops
-from sltfast.ops import fakes
-from sltfast.ops.arguments import check_langevin_step
+from sltfast.ops import registration
+from sltfast.ops.langevin_arguments import check_langevin_step
 
 OPS = {
     "native": torch.ops.sltfast.native_langevin_step_.default,
@@ -29,7 +29,7 @@ def positional(case) -> tuple:
 def test_schemas_are_one() -> None:
     native, reference = (str(op._schema).split("langevin_step_", 1)[1] for op in OPS.values())
     assert native == reference
-    assert fakes.LANGEVIN_STEP.replace(" -> ()", "").split("(", 1)[1] in native.replace(" -> ()", "")
+    assert registration.OPS["langevin_step_"].schema == native
 
 
 @pytest.mark.parametrize("backend", OPS)
@@ -171,17 +171,19 @@ def test_prepared_step_refuses_when_it_is_made() -> None:
 
 
 def test_backend_names() -> None:
-    with pytest.raises(ValueError, match="backend must be one of auto, native, reference, got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, native, triton, reference, got 'cuda'"):
         make_case().run("cuda")
 
 
 def test_backend_says_why_it_is_refused() -> None:
-    assert ops.backend.refusals("cpu") == {}
-    assert "run on the CPU, not on cuda" in ops.backend.refusals("cuda")["native"]
-    with pytest.raises(RuntimeError, match="backend 'native' cannot run"):
-        ops.backend.choose("native", torch.device("cuda"))
-    assert ops.backend.choose("auto", torch.device("cuda")) == "reference"
-    assert ops.backend.choose("auto", torch.device("cpu")) == "native"
+    op, gpu = "langevin_step_", torch.device("cuda")
+    assert "native" not in ops.backend.refusals(op, "cpu")
+    assert "has no CUDA" in ops.backend.refusals(op, gpu)["native"]
+    assert "riton" in ops.backend.refusals(op, "cpu")["triton"]
+    with pytest.raises(RuntimeError, match="backend 'native' cannot run langevin_step_ on cuda: this torch"):
+        ops.backend.choose(op, "native", gpu)
+    assert ops.backend.choose(op, "auto", torch.device("cpu")) == "native"
+    assert ops.backend.choose(op, "auto", torch.device("meta")) == "reference"
 
 
 def test_build_facts() -> None:

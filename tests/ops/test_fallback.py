@@ -22,7 +22,7 @@ assert (w != 0).all()
 assert len(caught) == 1, caught
 assert "native extension is not loaded" in str(caught[0].message)
 assert caught[0].filename == "<string>", caught[0].filename
-assert "not loaded" in ops.backend.refusals()["native"]
+assert "not loaded" in ops.backend.refusals("langevin_step_")["native"]
 assert ops.backend.build_facts() == {}
 try:
     ops.langevin_step_(w, *arguments, torch.tensor([0]), seed=1, backend="native")

@@ -1,5 +1,5 @@
-// What a kernel file compiled for one instruction set offers to the op: plain structs and function
-// pointers.
+// What the kernel file compiled for one instruction set offers to `langevin_step_`: plain structs
+// and function pointers.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,7 @@ struct ChainStep {
   uint32_t stream, step, chain;
 };
 
-struct Kernels {
-  const char* name;
+struct LangevinKernels {
   // Moves a piece; adds to nine raw sums (see Moments) unless null; true if every new value was
   // finite.
   bool (*step_f32)(const Piece&, const ChainStep&, double* sums);
@@ -43,12 +42,8 @@ struct Kernels {
   void (*normals)(const ChainStep&, int64_t first, int64_t count, float* out);
 };
 
-const Kernels& generic_kernels();
-#if defined(SLT_HAS_AVX2)
-const Kernels& avx2_kernels();
-#endif
-#if defined(SLT_HAS_AVX512)
-const Kernels& avx512_kernels();
-#endif
+const LangevinKernels& generic_kernels(const LangevinKernels*);
+const LangevinKernels& avx2_kernels(const LangevinKernels*);
+const LangevinKernels& avx512_kernels(const LangevinKernels*);
 
 }  // namespace sltfast

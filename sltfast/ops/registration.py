@@ -1,0 +1,58 @@
+"""Every op on one page: its schema, and what stands behind it in plain PyTorch, in Triton and under a tracer.
+
+An op NAME is three registered ops of one schema, `sltfast::native_NAME` (C++ and CUDA, declared in `csrc/registry.cpp`),
+`sltfast::triton_NAME` and `sltfast::reference_NAME`: a dispatch key holds one implementation, and a user may want another.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+
+from sltfast.ops.backend import PREFERENCE, native_ops, refusals
+from sltfast.ops.reference import langevin_step
+
+
+def _writes_in_place(*_: object) -> None:
+    return None
+
+
+class Op(NamedTuple):
+    """What is registered under one name; `fake` makes the outputs that a tracer sees."""
+
+    schema: str
+    reference: Callable[..., Any]
+    fake: Callable[..., Any] = _writes_in_place
+
+
+OPS: dict[str, Op] = {
+    "langevin_step_": Op(
+        "(Tensor(a!) w, Tensor[] grads, Tensor[] anchors, Tensor segments, Tensor hyper, Tensor step, Tensor chains, "
+        "int seed, int stream, str method, Tensor(b!)? v, Tensor(c!)[] low, Tensor[] masks, Tensor? loss, "
+        "Tensor(d!)? alive, Tensor(e!)? death_step, Tensor(f!)? metrics, Tensor[] noise, float rms_alpha, "
+        "float rms_eps) -> ()",
+        langevin_step.langevin_step_,
+    ),
+}
+"""By name; the Triton implementation of NAME is the function NAME of `sltfast.triton_kernels.NAME` (no trailing _)."""
+
+
+def _triton(name: str) -> Callable[..., Any]:
+    def launch(*arguments: Any) -> Any:
+        module = import_module(f"sltfast.triton_kernels.{name.rstrip('_')}")  # triton takes a second to import
+        return getattr(module, name)(*arguments)
+
+    return launch
+
+
+_library = torch.library.Library("sltfast", "FRAGMENT")
+for _name, _op in OPS.items():
+    for _backend, _function in (("reference", _op.reference), ("triton", _triton(_name))):
+        _library.define(f"{_backend}_{_name}{_op.schema}")
+        _library.impl(f"{_backend}_{_name}", _function, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"sltfast::{_backend}_{_name}", _op.fake, lib=_library)
+    if _name in native_ops():
+        torch.library.register_fake(f"sltfast::native_{_name}", _op.fake, lib=_library)
+    for _device in PREFERENCE:
+        refusals(_name, _device)
