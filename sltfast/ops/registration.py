@@ -1,7 +1,8 @@
 """Every op on one page: its schema, and what stands behind it in plain PyTorch, in Triton and under a tracer.
 
-An op NAME is three registered ops of one schema, `sltfast::native_NAME` (C++ and CUDA, declared in `csrc/registry.cpp`),
-`sltfast::triton_NAME` and `sltfast::reference_NAME`: a dispatch key holds one implementation, and a user may want another.
+An op NAME is three registered ops of one schema: `sltfast::native_NAME` (C++ and CUDA, declared in
+`csrc/registry.cpp`), `sltfast::triton_NAME` and `sltfast::reference_NAME`; a dispatch key holds one implementation, and
+a user may want another than the first.
 """
 
 from collections.abc import Callable
