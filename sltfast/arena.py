@@ -33,7 +33,14 @@ class Block:
         masks: S bool tensors (empty where all of the segment moves).
     """
 
-    def __init__(self, parts: Sequence[Segment], num_chains: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Segment],
+        read_as: Sequence[torch.dtype],
+        num_chains: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.names = [part.name for part in parts]
         rows, offset = [], 0
         for part in parts:
@@ -47,12 +54,12 @@ class Block:
         self.low: list[Tensor] = []
         self.masks: list[Tensor] = []
         self.shapes = [part.parameter.shape for part in parts]
-        for part in parts:
+        for part, read in zip(parts, read_as, strict=True):
             anchor = part.parameter.detach().to(device).contiguous().reshape(-1)
-            is_low = anchor.dtype in LOW_PRECISION
+            is_low = read in LOW_PRECISION
             self.anchors.append(anchor)
             copies = num_chains if is_low else 0
-            low_dtype = anchor.dtype if is_low else torch.bfloat16
+            low_dtype = read if is_low else torch.bfloat16
             self.low.append(torch.empty(copies, anchor.numel() if is_low else 0, dtype=low_dtype, device=device))
             empty = torch.empty(0, dtype=torch.bool, device=device)
             self.masks.append(empty if part.mask is None else part.mask.to(device))
@@ -104,8 +111,11 @@ class Arena:
         by_dtype: dict[torch.dtype, list[Segment]] = {}
         for segment in restriction.segments:
             by_dtype.setdefault(master_dtype(segment.parameter.dtype), []).append(segment)
-        self.blocks = [Block(parts, num_chains, dtype, device) for dtype, parts in by_dtype.items()]
         parameters = dict(clone.named_parameters())
+        self.blocks = [
+            Block(parts, [parameters[part.name].dtype for part in parts], num_chains, dtype, device)
+            for dtype, parts in by_dtype.items()
+        ]
         self._bound = [[parameters[name] for name in block.names] for block in self.blocks]
         for parameters_of_block in self._bound:
             for parameter in parameters_of_block:

@@ -22,10 +22,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
+def structural_clone(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
     """Copy the module tree; parameters share storage with the caller's (when on ``device``), frozen.
 
-    Parameters stay tied where they were tied. Buffers are copied, because a forward may change them.
+    Parameters stay tied where they were tied. Buffers are copied, because a forward may change them. With ``dtype``
+    every floating-point parameter and buffer is held in it, in a copy where it was not.
 
     Raises:
         ValueError: a parameter of a lazy module that has not run yet.
@@ -37,7 +38,8 @@ def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
-        shared = parameter.detach().to(device)
+        held = dtype if parameter.is_floating_point() else None
+        shared = parameter.detach().to(device, held)
         if id(parameter) in rescaled or shared.is_inference():
             shared = shared.clone()
         memo[id(parameter)] = nn.Parameter(shared, requires_grad=False)
@@ -48,8 +50,8 @@ def structural_clone(model: nn.Module, device: torch.device) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({error}); sltfast samples a copy so that your model stays as it "
             "is: remove what copy.deepcopy refuses (locks, open files, weight_norm's derived weights)"
         ) from error
-    if any(buffer.device != device for buffer in clone.buffers()):
-        clone.to(device)
+    if dtype is not None or any(buffer.device != device for buffer in clone.buffers()):
+        clone.to(device, dtype)
     config = getattr(clone, "config", None)
     if hasattr(config, "use_cache"):
         # A key-value cache costs memory and has no use where every forward sees whole sequences.

@@ -27,6 +27,7 @@ from sltfast.results.store import MemoryStore, Store, ZarrStore
 from sltfast.results.tree import existing_run, open_run, tree_from_memory
 from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import Mode, SamplerConfig, rmsprop_kwargs
+from sltfast.sampler.precision import Precision, check_precision, compute_dtype, computing, use_tf32
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.transition import Transition
@@ -68,6 +69,7 @@ def sample(
     init_noise: float | None = None,
     device: str | torch.device | None = None,
     mode: Mode = "eval",
+    precision: Precision | None = None,
     save_metrics: bool = False,
     save_token_losses: bool = True,
     dataset_init_loss: bool = False,
@@ -117,6 +119,9 @@ def sample(
         init_noise: standard deviation of noise added once to each chain's start.
         device: where to sample; None: the model's GPU, else a GPU if there is one, else the CPU.
         mode: "eval" (dropout off), or "train" with a private random state.
+        precision: what the model computes in: None (as its weights are, and the caller's autocast), "fp32", "tf32"
+            (products of Linear and Conv1D layers) or "bf16" (autocast). Weights that move are kept in float32 (float64
+            models: float64) whatever it is, and no global flag is touched.
         save_metrics: record nine norms and dot products of each step (devinterp's ``metrics_*``).
         save_token_losses: record per-item losses of the sampling batches (4·B·T bytes a step), not only their mean.
         dataset_init_loss: also record ``init_loss_dataset``, L(w*) over all rows.
@@ -164,7 +169,9 @@ def sample(
         shuffle=shuffle,
         match_sampling_input_ids_across_chains=match_sampling_input_ids_across_chains,
         mode=mode,
+        precision=precision,
     )
+    check_precision(precision, model)
     restriction = Restriction.of(model, param_masks)
     loss = item_loss(model, loss_fn)
     where = _device(model, device)
@@ -175,7 +182,7 @@ def sample(
     if loss_fn is None:
         check_tokens(model, source.sample())
     _warn(config)
-    with _surroundings(config.init_seed, where):
+    with _surroundings(config.init_seed, where), computing(precision, where):
         seen = resolve_observables(
             observables,
             batches_per_draw=batches_per_draw,
@@ -187,7 +194,9 @@ def sample(
         if loss_fn is None:
             for observable in seen:
                 check_tokens(model, observable.source.sample())
-        clone = structural_clone(model, where).train(mode == "train")
+        clone = structural_clone(model, where, compute_dtype(precision)).train(mode == "train")
+        if precision == "tf32":
+            use_tf32(clone)
         arena = Arena(restriction, clone, 1, where)
         arena.reset()
         arena.attach(0)
@@ -241,12 +250,8 @@ def sample(
 
 @contextmanager
 def _surroundings(seed: int, device: torch.device) -> Iterator[None]:
-    """Gradients on, random states private, and no autocast cache, which the chains' moves would not reach."""
-    kind = device.type
-    cast = torch.autocast(
-        kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
-    )
-    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(seed, device), cast:
+    """Gradients on and random states private."""
+    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(seed, device):
         yield
 
 

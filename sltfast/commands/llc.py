@@ -72,6 +72,7 @@ SAMPLING = (
     Setting("shuffle", bool, "a fresh order of the rows each epoch", True),
     Setting("match_sampling_input_ids_across_chains", bool, "all chains see the same batches", True),
     Setting("mode", str, "eval: dropout off", "eval", ("eval", "train")),
+    Setting("precision", str, "what the model computes in (default: as --dtype)", None, ("fp32", "tf32", "bf16")),
     Setting("device", str, "where to sample (default: a GPU if there is one)"),
     Setting("threads", int, "CPU threads (default: PyTorch's choice)"),
 )

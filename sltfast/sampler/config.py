@@ -34,6 +34,7 @@ class SamplerConfig:
         sampling_method: "sgmcmc_sgld" (identity G), "rmsprop_sgld" (v₀ = 0, uncorrected), "rmsprop_sgld_hh"
             (v₋₁ = 1, bias-corrected; Hitchcock & Hoogland 2507.21449).
         init_noise: standard deviation of Gaussian noise added to the chain's start, or None.
+        precision: what the model computes in (``sampler.precision``), or None for its own.
     """
 
     lr: float
@@ -57,6 +58,7 @@ class SamplerConfig:
     shuffle: bool = True
     match_sampling_input_ids_across_chains: bool = True
     mode: Mode = "eval"
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         _number(self, "lr", above=0.0, hint="the step size ε, often 1e-5 to 1e-3")
