@@ -35,7 +35,7 @@ def check_precision(precision: str | None, model: nn.Module) -> None:
     if double:
         raise ValueError(
             f"precision={precision!r} would compute float64 weights ({double[0]!r}) in less than they hold: leave "
-            " precision=None, or pass model.float()"
+            "precision=None, or pass model.float()"
         )
 
 
