@@ -9,3 +9,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
+
+# interpreted kernels have a process of their own, which says so (tests/triton/conftest.py)
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton"]
