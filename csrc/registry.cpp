@@ -8,4 +8,8 @@ STABLE_TORCH_LIBRARY(sltfast, m) {
       "Tensor(b!)? v, Tensor(c!)[] low, Tensor[] masks, Tensor? loss, Tensor(d!)? alive, "
       "Tensor(e!)? death_step, Tensor(f!)? metrics, Tensor[] noise, float rms_alpha, "
       "float rms_eps) -> ()");
+  m.def(
+      "native_grouped_gradient_products(Tensor left_a, Tensor right_a, Tensor left_b, "
+      "Tensor right_b, str algorithm) -> Tensor");
+  m.def("native_grouped_gradient_inner(Tensor left, Tensor right, Tensor v) -> Tensor");
 }

@@ -6,6 +6,7 @@ every schema.
 
 from sltfast.ops import backend as backend
 from sltfast.ops import registration as registration
+from sltfast.ops.grouped_gradient import grouped_gradient_inner, grouped_gradient_products
 from sltfast.ops.langevin_arguments import HYPER, METHODS, METRICS
 from sltfast.ops.langevin_step import LangevinStep, langevin_step_
 from sltfast.ops.reference.philox import philox_normals
@@ -22,6 +23,8 @@ __all__ = [
     "STREAM_STEP",
     "LangevinStep",
     "backend",
+    "grouped_gradient_inner",
+    "grouped_gradient_products",
     "langevin_step_",
     "philox_normals",
 ]

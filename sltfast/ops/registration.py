@@ -10,13 +10,18 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from sltfast.ops.backend import PREFERENCE, native_ops, refusals
-from sltfast.ops.reference import langevin_step
+from sltfast.ops.reference import grouped_gradient_products, langevin_step
 
 
 def _writes_in_place(*_: object) -> None:
     return None
+
+
+def _one_number_a_sample(left: Tensor, *_: object) -> Tensor:
+    return left.new_empty(left.shape[0], dtype=torch.float64)
 
 
 class Op(NamedTuple):
@@ -34,6 +39,16 @@ OPS: dict[str, Op] = {
         "Tensor(d!)? alive, Tensor(e!)? death_step, Tensor(f!)? metrics, Tensor[] noise, float rms_alpha, "
         "float rms_eps) -> ()",
         langevin_step.langevin_step_,
+    ),
+    "grouped_gradient_products": Op(
+        "(Tensor left_a, Tensor right_a, Tensor left_b, Tensor right_b, str algorithm) -> Tensor",
+        grouped_gradient_products.grouped_gradient_products,
+        _one_number_a_sample,
+    ),
+    "grouped_gradient_inner": Op(
+        "(Tensor left, Tensor right, Tensor v) -> Tensor",
+        grouped_gradient_products.grouped_gradient_inner,
+        _one_number_a_sample,
     ),
 }
 """By name; the Triton implementation of NAME is the function NAME of `sltfast.triton_kernels.NAME` (no trailing _)."""
