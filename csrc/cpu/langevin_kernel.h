@@ -17,9 +17,11 @@ struct Values {
 // `first`.
 struct Piece {
   void* w;
-  void* v;  // null unless preconditioned
+  void* v;         // null unless preconditioned
+  void* momentum;  // null unless the method has one; never with v
   void* low;
   Dtype low_dtype;
+  bool stochastic_rounding;
   Values grad, anchor, noise;  // grad none: zero; noise none: Philox
   const uint8_t* mask;         // null: all move
   int64_t count, first;
@@ -27,17 +29,18 @@ struct Piece {
 };
 
 struct ChainStep {
-  double lr, n_beta, localization, weight_decay, noise, box;  // noise = √ε·σ
+  double lr, n_beta, localization, weight_decay, noise, box;  // noise = √ε·σ or √(A·ε)·σ
   double alpha, correction, eps;
+  double kept;  // of the momentum: 1 − ζ
   uint64_t seed;
   uint32_t stream, step, chain;
 };
 
 struct LangevinKernels {
-  // Moves a piece; adds to nine raw sums (see Moments) unless null; true if every new value was
-  // finite.
-  bool (*step_f32)(const Piece&, const ChainStep&, double* sums);
-  bool (*step_f64)(const Piece&, const ChainStep&, double* sums);
+  // Moves a piece; adds to nine raw sums (see Moments) unless null, and Σm² and the number of
+  // coordinates that may move to `heat` unless null; true if every new value was finite.
+  bool (*step_f32)(const Piece&, const ChainStep&, double* sums, double* heat);
+  bool (*step_f64)(const Piece&, const ChainStep&, double* sums, double* heat);
   // The normals of elements [first, first + count) of the full model.
   void (*normals)(const ChainStep&, int64_t first, int64_t count, float* out);
 };

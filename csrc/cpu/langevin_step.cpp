@@ -157,10 +157,11 @@ void run_pieces(int64_t count, int64_t workers, const F& f) {
 void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anchors,
                     Tensor segments, Tensor hyper, Tensor step, Tensor chains, int64_t seed,
                     int64_t stream, std::string method, std::optional<Tensor> v,
+                    std::optional<Tensor> momentum, std::optional<Tensor> thermostat,
                     std::vector<Tensor> low, std::vector<Tensor> masks, std::optional<Tensor> loss,
                     std::optional<Tensor> alive, std::optional<Tensor> death_step,
                     std::optional<Tensor> metrics, std::vector<Tensor> noise, double rms_alpha,
-                    double rms_eps) {
+                    double rms_eps, double friction, bool stochastic_rounding) {
   const Dtype master = dtype_of(w);
   STD_TORCH_CHECK(master == Dtype::f32 || master == Dtype::f64, "w must be float32 or float64");
   STD_TORCH_CHECK(w.is_cpu() && w.dim() == 2 && w.is_contiguous(),
@@ -182,11 +183,20 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
   STD_TORCH_CHECK(stream >= 0 && stream < 256, "stream must be in 0..255");
   const bool corrected = method == "rmsprop_sgld_hh";
   const bool preconditioned = corrected || method == "rmsprop_sgld";
-  STD_TORCH_CHECK(preconditioned || method == "sgld", "unknown method");
+  const bool thermal = method == "sgnht", inert = thermal || method == "sghmc";
+  STD_TORCH_CHECK(preconditioned || inert || method == "sgld", "unknown method");
   STD_TORCH_CHECK(preconditioned == v.has_value(), "v goes with the RMSprop methods and only them");
+  STD_TORCH_CHECK(inert == momentum.has_value(),
+                  "momentum goes with sghmc and sgnht and only them");
+  STD_TORCH_CHECK(thermal == thermostat.has_value(), "thermostat goes with sgnht and only with it");
+  STD_TORCH_CHECK(!inert || (friction > 0 && friction <= 1), "friction must be in (0, 1]");
+  STD_TORCH_CHECK(!stochastic_rounding || !table.size() || copy.tensors.size(),
+                  "stochastic_rounding goes with low");
   STD_TORCH_CHECK(!preconditioned || (rms_alpha >= 0 && rms_alpha <= 1 && rms_eps >= 0),
                   "rms_alpha must be in [0, 1] and rms_eps >= 0");
   char* v_data = written<char>("v", v, {count, row}, {w.scalar_type()});
+  char* m_data = written<char>("momentum", momentum, {count, row}, {w.scalar_type()});
+  double* heat_data = written<double>("thermostat", thermostat, {count}, {ScalarType::Double});
   if (loss) check_dense("loss", *loss, {count}, loss->scalar_type() == ScalarType::Double);
   uint8_t* alive_data =
       written<uint8_t>("alive", alive, {count}, {ScalarType::Bool, ScalarType::Byte});
@@ -210,7 +220,8 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
     }
     ChainStep s;
     s.lr = h[0], s.n_beta = h[1], s.localization = h[2], s.weight_decay = h[3];
-    s.noise = std::sqrt(h[0]) * h[4], s.box = h[5];
+    s.noise = std::sqrt(inert ? friction * h[0] : h[0]) * h[4], s.box = h[5];
+    s.kept = 1.0 - (thermal ? heat_data[c] : friction);
     s.alpha = rms_alpha, s.eps = rms_eps;
     s.correction = corrected ? 1.0 / (1.0 - std::pow(rms_alpha, static_cast<double>(t) + 1)) : 1.0;
     s.seed = static_cast<uint64_t>(seed), s.stream = static_cast<uint32_t>(stream);
@@ -234,6 +245,7 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
   const int64_t lanes = static_cast<int64_t>(moving.size());
   const int64_t pieces = static_cast<int64_t>(places.size()) * lanes;
   std::vector<double> sums(metrics_data ? 9 * pieces : 0, 0.0);
+  std::vector<double> heat(thermal ? 2 * pieces : 0, 0.0);
   std::vector<uint8_t> finite(pieces, 1);
   char* w_data = static_cast<char*>(w.mutable_data_ptr());
   const int64_t width = size_of(master);
@@ -249,8 +261,10 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
     const Piece piece{
         w_data + at,
         v_data ? v_data + at : nullptr,
+        m_data ? m_data + at : nullptr,
         const_cast<void*>(to.data),
         to.dtype,
+        stochastic_rounding,
         grad.at(s, c, segment.numel, first),
         anchor.at(s, 0, segment.numel, first),
         normal.at(s, c, segment.numel, first),
@@ -260,7 +274,8 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
         segment.element,
         segment.run,
         segment.stride};
-    finite[i] = move(piece, moving[i % lanes], metrics_data ? &sums[9 * i] : nullptr);
+    finite[i] = move(piece, moving[i % lanes], metrics_data ? &sums[9 * i] : nullptr,
+                     thermal ? &heat[2 * i] : nullptr);
   };
   run_pieces(pieces,
              std::min<int64_t>(torch::stable::get_num_threads(), total * lanes / kWorthAThread),
@@ -270,11 +285,15 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
     const int64_t c = rows[lane];
     double* m = metrics_data ? metrics_data + 9 * c : nullptr;
     if (m) std::fill(m, m + 9, 0.0);
+    double squares = 0, movable = 0;
     for (int64_t i = lane; i < pieces; i += lanes) {
       dies[c] |= !finite[i];
       for (int k = 0; m && k < 9; ++k) m[k] += sums[9 * i + k];
+      if (thermal) squares += heat[2 * i], movable += heat[2 * i + 1];
     }
     if (m) finish_metrics(moving[lane], m);
+    if (thermal && movable > 0 && !dies[c])
+      heat_data[c] += squares / movable - 0.5 * moving[lane].lr;
   }
   for (int64_t c = 0; c < count; ++c) {
     if (!dies[c]) continue;

@@ -35,9 +35,10 @@ class Op(NamedTuple):
 OPS: dict[str, Op] = {
     "langevin_step_": Op(
         "(Tensor(a!) w, Tensor[] grads, Tensor[] anchors, Tensor segments, Tensor hyper, Tensor step, Tensor chains, "
-        "int seed, int stream, str method, Tensor(b!)? v, Tensor(c!)[] low, Tensor[] masks, Tensor? loss, "
-        "Tensor(d!)? alive, Tensor(e!)? death_step, Tensor(f!)? metrics, Tensor[] noise, float rms_alpha, "
-        "float rms_eps) -> ()",
+        "int seed, int stream, str method, Tensor(b!)? v, Tensor(c!)? momentum, Tensor(d!)? thermostat, "
+        "Tensor(e!)[] low, Tensor[] masks, Tensor? loss, Tensor(f!)? alive, Tensor(g!)? death_step, "
+        "Tensor(h!)? metrics, Tensor[] noise, float rms_alpha, float rms_eps, float friction, "
+        "bool stochastic_rounding) -> ()",
         langevin_step.langevin_step_,
     ),
     "grouped_gradient_products": Op(
