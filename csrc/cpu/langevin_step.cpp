@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../numerics/langevin.h"
 #include "dispatch.h"
 #include "langevin_kernel.h"
 
@@ -293,7 +294,7 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
     }
     if (m) finish_metrics(moving[lane], m);
     if (thermal && movable > 0 && !dies[c])
-      heat_data[c] += squares / movable - 0.5 * moving[lane].lr;
+      heat_data[c] = next_thermostat(heat_data[c], squares / movable, moving[lane].lr);
   }
   for (int64_t c = 0; c < count; ++c) {
     if (!dies[c]) continue;

@@ -61,6 +61,13 @@ struct Langevin {
   }
 };
 
+// The new ζ of a thermostat: Σm²/n is held at its value in the stationary state of the discrete
+// chain, ε/(2 − ζ), so that the weights' temperature is 1 at any ζ. (Ding et al. hold it at the
+// limit ε/2, which cools the weights by ζ/2.)
+SLT_HD double next_thermostat(double zeta, double mean_square, double lr) {
+  return zeta + (mean_square - lr / (2.0 - zeta));
+}
+
 // Sums of the diagnostics over coordinates, without the chain's scalar factors.
 template <class L>
 struct Moments {

@@ -53,9 +53,10 @@ def langevin_step_(
         m ← (1 − ζ)·m − (ε/2)·d + √(A·ε)·σ·ξ;  w ← w + m;  where the box clamps w, m ← −m
 
     with A = friction, and ζ = A (sghmc; at A = 1 it is sgld) or ζ = thermostat (sgnht), which starts at A and obeys
-    ζ ← ζ + Σ m²/n − ε/2 over the n coordinates that may move in this call. The momentum's temperature Σ m²/n is ε/2
-    in the limit of small ε and ζ: start from m ~ √(ε/2)·N(0, 1), stream ``ops.STREAM_MOMENTUM``. (devinterp's SGNHT
-    writes ε for ε/2: its lr is ours halved.)
+    ζ ← ζ + Σ m²/n − ε/(2 − ζ) over the n coordinates that may move in this call: ζ rises until friction takes away
+    the heat that noisy gradients bring. ε/(2 − ζ) is Σ m²/n of the discrete chain at the weights' right temperature;
+    Ding et al. write its limit ε/2, which holds the weights' variance at 1 − ζ/2 of what it should be. Start from
+    m ~ √(ε/2)·N(0, 1), stream ``ops.STREAM_MOMENTUM``. (devinterp's SGNHT writes ε for ε/2: its lr is ours halved.)
 
     Args:
         w: [C, P] float32 or float64, contiguous; P coordinates of C chains, updated in place.

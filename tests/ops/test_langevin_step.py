@@ -44,7 +44,7 @@ def assert_same_step(case: Case, noise_error: float = NORMAL_ERROR, **changes) -
     if case.keywords.get("thermostat") is not None:
         got, want, before = (x.keywords["thermostat"] for x in (ours, truth, case))
         # Σm² of w's precision: 64 products a lane (see below), and each m within the bound of a move
-        heat = want - before + 0.5 * case.hyper[:, 0]
+        heat = want - before + case.hyper[:, 0] / (2 - before)
         assert not ((got - want).abs() > (80 * torch.finfo(case.w.dtype).eps + 2 * noise_error) * heat).any()
     for name in ("alive", "death_step"):
         assert torch.equal(ours.keywords[name], truth.keywords[name])

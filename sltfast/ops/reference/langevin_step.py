@@ -102,7 +102,7 @@ def langevin_step_(
                         new = stochastic_round(new, words, copy.dtype)
                     copy.copy_(new)
         if thermostat is not None and moving and bool(finite[c]):
-            thermostat[c] += heat / moving - 0.5 * float(hyper[c, 0])
+            thermostat[c] += heat / moving - float(hyper[c, 0]) / (2.0 - loses)
     died = moves & ~(healthy & finite)
     if alive is not None:
         alive.masked_fill_(died, 0)
