@@ -4,14 +4,10 @@
 
 #include <cstdint>
 
+#include "../numerics/dtype.h"
+#include "../numerics/langevin_chain.h"
+
 namespace sltfast {
-
-enum class Dtype : uint8_t { none, f32, f64, bf16, f16 };
-
-struct Values {
-  const void* data = nullptr;
-  Dtype dtype = Dtype::none;
-};
 
 // Coordinates [first, first + count) of one segment of one chain; pointers are to coordinate
 // `first`.
@@ -26,14 +22,6 @@ struct Piece {
   const uint8_t* mask;         // null: all move
   int64_t count, first;
   int64_t element, run, stride;  // of the segment
-};
-
-struct ChainStep {
-  double lr, n_beta, localization, weight_decay, noise, box;  // noise = √ε·σ or √(A·ε)·σ
-  double alpha, correction, eps;
-  double kept;  // of the momentum: 1 − ζ
-  uint64_t seed;
-  uint32_t stream, step, chain;
 };
 
 struct LangevinKernels {
