@@ -13,4 +13,22 @@ STABLE_TORCH_LIBRARY(sltfast, m) {
       "native_grouped_gradient_products(Tensor left_a, Tensor right_a, Tensor left_b, "
       "Tensor right_b, str algorithm) -> Tensor");
   m.def("native_grouped_gradient_inner(Tensor left, Tensor right, Tensor v) -> Tensor");
+  m.def(
+      "native_comoment_(Tensor(a!) count, Tensor(b!) mean_x, Tensor(c!) m2_x, Tensor(d!)? mean_y, "
+      "Tensor(e!)? m2_y, Tensor(f!)? block, Tensor x, Tensor? y, Tensor? valid, str precision) -> "
+      "()");
+  m.def(
+      "native_comoment_merge_(Tensor(a!) count, Tensor(b!) mean_x, Tensor(c!) m2_x, "
+      "Tensor(d!)? mean_y, Tensor(e!)? m2_y, Tensor(f!)? block, Tensor other_count, "
+      "Tensor other_mean_x, Tensor other_m2_x, Tensor? other_mean_y, Tensor? other_m2_y, "
+      "Tensor? other_block) -> ()");
+  m.def(
+      "native_comoment_correlation_(Tensor(a!) out, Tensor block, Tensor m2_x, Tensor? m2_y) -> "
+      "()");
+  m.def(
+      "native_comoment_standardise_(Tensor(a!) z, Tensor x, Tensor mean, Tensor scale, "
+      "Tensor? valid) -> ()");
+  m.def(
+      "native_comoment_top_k_(Tensor(a!) values, Tensor(b!) indices, Tensor block, int column, "
+      "int? row, bool absolute) -> ()");
 }
