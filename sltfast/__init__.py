@@ -20,6 +20,7 @@ _LAZY = {
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
     "ops": "sltfast.ops",
+    "per_sample": "sltfast.per_sample",
     "plotting": "sltfast.plotting",
     "theory": "sltfast.theory",
 }
@@ -27,6 +28,7 @@ __all__ = [*_LAZY]
 
 if TYPE_CHECKING:
     from sltfast import ops as ops
+    from sltfast import per_sample as per_sample
     from sltfast import plotting as plotting
     from sltfast import theory as theory
     from sltfast.errors import AllChainsDied as AllChainsDied

@@ -32,3 +32,10 @@ def reseed(seed: int, device: torch.device | None = None) -> None:
     if device is not None and device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+@contextmanager
+def surroundings(seed: int, device: torch.device) -> Iterator[None]:
+    """Gradients on and random states private."""
+    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(seed, device):
+        yield

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
 from sltfast.errors import AllChainsDied
-from sltfast.isolation import isolated_rng
+from sltfast.isolation import surroundings
 from sltfast.losses import LossFn, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.restriction import ParamMasks, Restriction
@@ -106,11 +105,8 @@ def sample(
         llc_weight_decay: λ >= 0, precision of a Gaussian around 0.
         bounding_box_size: b: coordinates are clamped to w* ± b.
         sampling_method: "sgmcmc_sgld", "rmsprop_sgld" (devinterp's) or "rmsprop_sgld_hh" (bias-corrected,
-            Hitchcock & Hoogland 2507.21449); with momentum, "sghmc" (Chen, Fox & Guestrin 1402.4102; soft directions
-            mix 1/friction times faster at the same ε, gradient noise counts 1/friction times as much) or "sgnht" (Ding
-            et al. 2014: a friction ζ that rises until it takes away the heat of gradient noise; burn it in).
-        sampling_method_kwargs: RMSprop's ``{"eps": 0.1, "alpha": 0.99}``; sghmc's ``{"friction": 0.1}``, sgnht's
-            ``{"friction": 0.01}``, in (0, 1].
+            Hitchcock & Hoogland 2507.21449).
+        sampling_method_kwargs: RMSprop's ``{"eps": 0.1, "alpha": 0.99}``.
         rmsprop_eps: the same eps, in devinterp's other spelling.
         rmsprop_alpha: the same alpha.
         num_init_loss_batches: batches behind ``init_loss``; 0 leaves it out.
@@ -185,7 +181,7 @@ def sample(
     if loss_fn is None:
         check_tokens(model, source.sample())
     _warn(config)
-    with _surroundings(config.init_seed, where), computing(precision, where):
+    with surroundings(config.init_seed, where), computing(precision, where):
         seen = resolve_observables(
             observables,
             batches_per_draw=batches_per_draw,
@@ -249,13 +245,6 @@ def sample(
             finally:
                 store.close(completed)
     return _checked(open_run(path) if path is not None else tree_from_memory(memory, attrs, completed))
-
-
-@contextmanager
-def _surroundings(seed: int, device: torch.device) -> Iterator[None]:
-    """Gradients on and random states private."""
-    with torch.inference_mode(False), torch.enable_grad(), isolated_rng(seed, device):
-        yield
 
 
 def _warn(config: SamplerConfig) -> None:

@@ -1,1 +1,0 @@
-"""Measurements, each a script that writes tidy CSV rows to results/."""
