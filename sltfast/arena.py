@@ -27,6 +27,7 @@ class Block:
     Attributes:
         w: [C, P] master weights, updated in place.
         v: [C, P] second moments of the gradient (RMSprop methods), or None.
+        momentum: [C, P] last moves (sghmc, sgnht), or None; thermostat: float64 [C], ζ (sgnht), or None.
         segments: int64 [S, 5] on the CPU: offset, numel, element, run, stride (see ``ops.langevin_step_``).
         anchors: S flat tensors, w*: the caller's own storage where device and layout allow, else one copy.
         low: S tensors [C, n] in the parameter's low precision (empty where the master is what the model reads).
@@ -50,6 +51,8 @@ class Block:
         self.segments = torch.tensor(rows, dtype=torch.int64, device="cpu")
         self.w = torch.zeros(num_chains, offset, dtype=dtype, device=device)
         self.v: Tensor | None = None
+        self.momentum: Tensor | None = None
+        self.thermostat: Tensor | None = None
         self.anchors: list[Tensor] = []
         self.low: list[Tensor] = []
         self.masks: list[Tensor] = []
@@ -68,6 +71,12 @@ class Block:
     def has_low(self) -> bool:
         """Whether any parameter is read by the model in a lower precision than its master."""
         return any(copy.numel() for copy in self.low)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a step changes, by name: what a resumed chain goes on from."""
+        kept = {"w": self.w, "v": self.v, "momentum": self.momentum, "thermostat": self.thermostat}
+        return {name: tensor for name, tensor in kept.items() if tensor is not None}
 
     @property
     def has_masks(self) -> bool:

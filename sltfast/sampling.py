@@ -105,8 +105,11 @@ def sample(
         llc_weight_decay: λ >= 0, precision of a Gaussian around 0.
         bounding_box_size: b: coordinates are clamped to w* ± b.
         sampling_method: "sgmcmc_sgld", "rmsprop_sgld" (devinterp's) or "rmsprop_sgld_hh" (bias-corrected,
-            Hitchcock & Hoogland 2507.21449).
-        sampling_method_kwargs: RMSprop's ``{"eps": 0.1, "alpha": 0.99}``.
+            Hitchcock & Hoogland 2507.21449); with momentum, "sghmc" (Chen, Fox & Guestrin 1402.4102; soft directions
+            mix 1/friction times faster at the same ε, gradient noise counts 1/friction times as much) or "sgnht" (Ding
+            et al. 2014: a friction ζ that rises until it takes away the heat of gradient noise; burn it in).
+        sampling_method_kwargs: RMSprop's ``{"eps": 0.1, "alpha": 0.99}``; sghmc's ``{"friction": 0.1}``, sgnht's
+            ``{"friction": 0.01}``, in (0, 1].
         rmsprop_eps: the same eps, in devinterp's other spelling.
         rmsprop_alpha: the same alpha.
         num_init_loss_batches: batches behind ``init_loss``; 0 leaves it out.

@@ -1,1 +1,1 @@
-"""What can be said of the GPU kernels without a GPU: registers, spills, bytes and instructions a coordinate."""
+"""What can be said of GPU kernels without a GPU: registers, spills, bytes, instructions, and the time these allow."""

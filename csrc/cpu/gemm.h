@@ -1,4 +1,5 @@
-// C = A·B for one or a stack of row-major float or double matrices, by the BLAS that torch carries.
+// C = A·B, or C += A·B, for one or a stack of row-major float or double matrices, by the BLAS that
+// torch carries.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -49,6 +50,13 @@ inline void multiply(const Matrices& a, const Matrices& b, const Matrices& c) {
   const torch::stable::Tensor out = c.tensor(), left = a.tensor(), right = b.tensor();
   const auto product = c.count == 1 ? aoti_torch_cpu_mm_out : aoti_torch_cpu_bmm_out;
   STABLE_TORCH_ERROR_CODE_CHECK(product(out.get(), left.get(), right.get()));
+}
+
+// c += a·b, for one matrix each.
+inline void multiply_add(const Matrices& a, const Matrices& b, const Matrices& c) {
+  const torch::stable::Tensor out = c.tensor(), left = a.tensor(), right = b.tensor();
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_cpu_addmm_out(out.get(), out.get(), left.get(), right.get(), 1.0, 1.0));
 }
 
 // A [count, rows, columns] tensor as matrices; `t` is replaced by a copy unless its rows are dense.

@@ -44,6 +44,7 @@ struct Lanes {
     return (Real)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m);
   }
   static SLT_HD Mask not_finite(Real x) { return (bits(x) & 0x7F800000) == 0x7F800000; }
+  static SLT_HD Mask differ(Real a, Real b) { return a != b; }
 
   static SLT_HD Real from_int(Int x) { return (Real)_mm256_cvtepi32_ps((__m256i)x); }
   static SLT_HD Int bits(Real x) { return (Int)x; }

@@ -46,6 +46,9 @@ struct Lanes {
   static SLT_HD Mask not_finite(Real x) {
     return _mm512_fpclass_ps_mask((__m512)x, 0x99);  // quiet and signalling NaN, ±∞
   }
+  static SLT_HD Mask differ(Real a, Real b) {
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+  }
 
   static SLT_HD Real from_int(Int x) { return (Real)_mm512_cvtepi32_ps((__m512i)x); }
   static SLT_HD Int bits(Real x) { return (Int)x; }

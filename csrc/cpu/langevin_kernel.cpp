@@ -14,9 +14,11 @@ namespace {
 
 constexpr int64_t kChunk = 1024;  // coordinates whose noise and operands stay in L1
 
-template <bool B>
+enum class Rule { plain, preconditioned, momentum };
+
+template <class T, T B>
 struct Constant {
-  constexpr operator bool() const { return B; }
+  constexpr operator T() const { return B; }
 };
 
 template <class T>
@@ -26,6 +28,7 @@ struct Scratch {
   alignas(64) uint32_t groups[kChunk + 16];
   uint8_t all_move[kChunk];  // the mask of a box without one
   alignas(64) T noise[kChunk], grad[kChunk], anchor[kChunk];
+  alignas(64) float words[kChunk];  // 32 random bits each
 };
 
 int64_t element_of(const Piece& p, int64_t i) {
@@ -35,9 +38,26 @@ int64_t element_of(const Piece& p, int64_t i) {
 // Elements from here to the next change of the high counter word.
 int64_t same_high_word(int64_t element) { return (((element >> 34) + 1) << 34) - element; }
 
-PhiloxStream<Lanes> stream_at(const ChainStep& c, int64_t element) {
-  return {c.seed, static_cast<uint32_t>(element >> 34) | c.stream << 24, c.step, c.chain};
+PhiloxStream<Lanes> stream_at(const ChainStep& c, uint32_t tag, int64_t element) {
+  return {c.seed, static_cast<uint32_t>(element >> 34) | tag << 24, c.step, c.chain};
 }
+
+// What a counter gives its four elements: normals of the step's stream, or words that round.
+struct Normals {
+  static uint32_t tag(const ChainStep& c) { return c.stream; }
+  static void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
+    normals_of_groups<Lanes>(stream, groups, out);
+  }
+};
+struct Words {
+  static uint32_t tag(const ChainStep&) { return kStreamRounding; }
+  static void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
+    Lanes::Word x[4];
+    words_of_groups<Lanes>(stream, groups, x);
+    Lanes::store_groups(out, Lanes::from_bits((Lanes::Int)x[0]), Lanes::from_bits((Lanes::Int)x[1]),
+                        Lanes::from_bits((Lanes::Int)x[2]), Lanes::from_bits((Lanes::Int)x[3]));
+  }
+};
 
 // Calls visit(i, element, n) for the stretches of consecutive elements among coordinates [first,
 // first + count) of a segment; i counts from first. Stops before an element with another high
@@ -57,11 +77,11 @@ SLT_HD int64_t visit_stretches(const Piece& p, int64_t first, int64_t count, con
   return i;
 }
 
-// Normals of coordinates [first, first + count) of a segment: the groups they touch are drawn
+// Numbers of coordinates [first, first + count) of a segment: the groups they touch are drawn
 // together, then the coordinates picked.
-template <class T>
-void gather_normals(const ChainStep& c, const Piece& p, int64_t first, int64_t count, T* out,
-                    uint32_t* groups, float* normals) {
+template <class Kind, class T>
+void gather(const ChainStep& c, const Piece& p, int64_t first, int64_t count, T* out,
+            uint32_t* groups, float* drawn) {
   while (count > 0) {
     int64_t touched = 0, last = -1;
     const int64_t n = visit_stretches(p, first, count, [&](int64_t, int64_t element, int64_t n) {
@@ -70,14 +90,14 @@ void gather_normals(const ChainStep& c, const Piece& p, int64_t first, int64_t c
       last = (element + n - 1) >> 2;
       for (; group <= last; ++group) groups[touched++] = static_cast<uint32_t>(group);
     });
-    const PhiloxStream<Lanes> stream = stream_at(c, element_of(p, first));
+    const PhiloxStream<Lanes> stream = stream_at(c, Kind::tag(c), element_of(p, first));
     for (int64_t i = 0; i < touched; i += Lanes::width)
-      normals_of_groups<Lanes>(stream, groups + i, normals + 4 * i);
+      Kind::draw(stream, groups + i, drawn + 4 * i);
     int64_t slot = 0;
     last = -1;
     visit_stretches(p, first, n, [&](int64_t at, int64_t element, int64_t n) {
       slot -= element >> 2 == last;
-      const float* from = normals + 4 * slot + (element & 3);
+      const float* from = drawn + 4 * slot + (element & 3);
       for (int64_t j = 0; j < n; ++j) out[at + j] = static_cast<T>(from[j]);
       last = (element + n - 1) >> 2;
       slot += last - (element >> 2) + 1;
@@ -115,19 +135,29 @@ const T* operand(const Values& from, int64_t offset, int64_t n, T* scratch) {
 }
 
 template <class T>
-void round_copy(const T* w, int64_t n, const Piece& p, int64_t offset) {
+void round_copy(const T* w, int64_t n, const ChainStep& c, const Piece& p, int64_t offset,
+                Scratch<T>& s) {
   uint16_t* to = static_cast<uint16_t*>(p.low) + offset;
-  if (p.low_dtype == Dtype::bf16)
+  if (p.stochastic_rounding) {
+    gather<Words>(c, p, p.first + offset, n, s.words, s.groups, s.normals);
+    if (p.low_dtype == Dtype::bf16)
+      for (int64_t i = 0; i < n; ++i)
+        to[i] = to_bfloat16(static_cast<float>(w[i]), float_word(s.words[i]));
+    else
+      for (int64_t i = 0; i < n; ++i)
+        to[i] = to_float16(static_cast<float>(w[i]), float_word(s.words[i]));
+  } else if (p.low_dtype == Dtype::bf16) {
     for (int64_t i = 0; i < n; ++i) to[i] = to_bfloat16(static_cast<float>(w[i]));
-  else
+  } else {
     for (int64_t i = 0; i < n; ++i) to[i] = to_float16(static_cast<float>(w[i]));
+  }
 }
 
 // Operands of `count` coordinates, all of the master's dtype.
 template <class T>
 struct Chunk {
   T* w;
-  T* v;
+  T* state;  // v or m, if any
   const T *grad, *anchor, *noise;
   const uint8_t* mask;  // null: no mask and no box
   int64_t count;
@@ -149,20 +179,21 @@ struct Drawn {
 };
 
 // What the update reads kAhead coordinates later; past the end of a tensor it does nothing.
-template <class L, bool Preconditioned>
+template <class L, Rule rule>
 SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i) {
   constexpr int64_t kAhead = 512, kLine = 64 / sizeof(typename L::Value);
   for (int64_t j = i + kAhead; j < i + kAhead + 4 * L::width; j += kLine) {
     __builtin_prefetch(k.w + j, 1);
     __builtin_prefetch(k.grad + j);
     __builtin_prefetch(k.anchor + j);
-    if constexpr (Preconditioned) __builtin_prefetch(k.v + j, 1);
+    if constexpr (rule != Rule::plain) __builtin_prefetch(k.state + j, 1);
   }
 }
 
-template <class L, bool Preconditioned, bool Measured, bool Confined>
+template <class L, Rule rule, bool Measured, bool Confined>
 SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
-                                   const Langevin<L>& step, Moments<L>& moments) {
+                                   const Langevin<L>& step, Moments<L>& moments,
+                                   typename L::Real& heat) {
   using Real = typename L::Real;
   const Real w = L::load(k.w + i), anchor = L::load(k.anchor + i);
   Real g = L::load(k.grad + i), xi = L::load(k.noise + i), distance = w - anchor, weight = w;
@@ -177,81 +208,117 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
   const Real prior = step.prior(weight, distance);
   Real moved;
   typename L::Mask broken;
-  if constexpr (Preconditioned) {
-    const Real v = L::load(k.v + i);
+  if constexpr (rule == Rule::preconditioned) {
+    const Real v = L::load(k.state + i);
     const Real mean = step.mean_square(v, g);
     const Real root = step.root_of_preconditioner(mean);
     moved = w + step.preconditioned_increment(g, prior, xi, root);
     broken = L::either(L::not_finite(moved), L::not_finite(mean));
-    L::store(k.v + i, L::select(L::either(broken, stays), v, mean));
+    L::store(k.state + i, L::select(L::either(broken, stays), v, mean));
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi, root);
+    if constexpr (Confined) moved = step.boxed(moved, anchor);
   } else {
-    moved = w + step.plain_increment(g, weight, distance, xi);
+    Real increment = step.plain_increment(g, weight, distance, xi), m;
+    if constexpr (rule == Rule::momentum) {
+      m = L::load(k.state + i);
+      if constexpr (Confined)
+        increment = step.carried(L::select(stays, L::broadcast(0), m), increment);
+      else
+        increment = step.carried(m, increment);
+      heat = L::fma(increment, increment, heat);
+    }
+    moved = w + increment;
     broken = L::not_finite(moved);
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi);
+    if constexpr (Confined) {
+      const Real held = step.boxed(moved, anchor);
+      if constexpr (rule == Rule::momentum)
+        increment = L::select(L::differ(held, moved), -increment, increment);
+      moved = held;
+    }
+    if constexpr (rule == Rule::momentum)
+      L::store(k.state + i, L::select(L::either(broken, stays), m, increment));
   }
-  if constexpr (Confined) moved = step.boxed(moved, anchor);
   L::store(k.w + i, L::select(L::either(broken, stays), w, moved));
   return broken;
 }
 
-template <class L, bool Preconditioned, bool Measured, bool Confined, class Noise>
+template <class L, Rule rule, bool Measured, bool Confined, class Noise>
 bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
-                double* sums) {
+                double* sums, double* heat) {
   using One = Scalar<typename L::Value>;
   const Langevin<L> step(c);
   Moments<L> moments;
+  typename L::Real squares = L::broadcast(0);
   typename L::Mask broken{};
   int64_t i = 0;
   for (; i + 4 * L::width <= k.count; i += 4 * L::width) {
-    fetch_ahead<L, Preconditioned>(k, i);
+    fetch_ahead<L, rule>(k, i);
     draw(i);
 #pragma GCC unroll 4
     for (int64_t j = i; j < i + 4 * L::width; j += L::width)
       broken =
-          L::either(broken, move_lanes<L, Preconditioned, Measured, Confined>(k, j, step, moments));
+          L::either(broken, move_lanes<L, rule, Measured, Confined>(k, j, step, moments, squares));
   }
   if (i < k.count) draw(i);
   for (; i + L::width <= k.count; i += L::width)
     broken =
-        L::either(broken, move_lanes<L, Preconditioned, Measured, Confined>(k, i, step, moments));
+        L::either(broken, move_lanes<L, rule, Measured, Confined>(k, i, step, moments, squares));
   bool finite = !L::any(broken);
   const Langevin<One> tail_step(c);
   Moments<One> tail;
+  typename One::Real tail_squares = 0;
   for (; i < k.count; ++i)
-    finite &= !move_lanes<One, Preconditioned, Measured, Confined>(k, i, tail_step, tail);
+    finite &= !move_lanes<One, rule, Measured, Confined>(k, i, tail_step, tail, tail_squares);
   if constexpr (Measured) {
-    moments.flush(sums, Preconditioned);
-    tail.flush(sums, Preconditioned);
+    moments.flush(sums, rule == Rule::preconditioned);
+    tail.flush(sums, rule == Rule::preconditioned);
   }
+  if constexpr (rule == Rule::momentum)
+    if (heat) heat[0] += L::sum(squares) + One::sum(tail_squares);
   return finite;
 }
 
 template <class L, class Noise>
-bool move_any(const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
-              double* sums) {
-  constexpr Constant<true> yes;
-  constexpr Constant<false> no;
-  const auto confine = [&](auto preconditioned, auto measured) {
-    return k.mask ? move_chunk<L, preconditioned, measured, true>(k, c, draw, sums)
-                  : move_chunk<L, preconditioned, measured, false>(k, c, draw, sums);
+bool move_any(Rule rule, const Chunk<typename L::Value>& k, const ChainStep& c, const Noise& draw,
+              double* sums, double* heat) {
+  const auto confine = [&](auto rule, auto measured) {
+    return k.mask ? move_chunk<L, rule, measured, true>(k, c, draw, sums, heat)
+                  : move_chunk<L, rule, measured, false>(k, c, draw, sums, heat);
   };
-  const auto measure = [&](auto preconditioned) {
-    return sums ? confine(preconditioned, yes) : confine(preconditioned, no);
+  const auto measure = [&](auto rule) {
+    return sums ? confine(rule, Constant<bool, true>{}) : confine(rule, Constant<bool, false>{});
   };
-  return k.v ? measure(yes) : measure(no);
+  switch (rule) {
+    case Rule::preconditioned:
+      return measure(Constant<Rule, Rule::preconditioned>{});
+    case Rule::momentum:
+      return measure(Constant<Rule, Rule::momentum>{});
+    default:
+      return measure(Constant<Rule, Rule::plain>{});
+  }
+}
+
+int64_t count_moving(const uint8_t* mask, int64_t n) {
+  if (!mask) return n;
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += mask[i] != 0;
+  return count;
 }
 
 Draw draw_from(const ChainStep& c, int64_t element, int64_t count, Scratch<float>& s) {
   const uint32_t group = static_cast<uint32_t>(element >> 2);
   for (int64_t i = 0; i < (count + 6) / 4; ++i) s.groups[i] = group + static_cast<uint32_t>(i);
-  return {stream_at(c, element), s.groups, s.normals};
+  return {stream_at(c, c.stream, element), s.groups, s.normals};
 }
 
 template <class L>
-bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
+bool step_piece(const Piece& p, const ChainStep& c, double* sums, double* heat) {
   using T = typename L::Value;
   Scratch<T> s;
+  const Rule rule = p.v ? Rule::preconditioned : p.momentum ? Rule::momentum : Rule::plain;
+  T* state = static_cast<T*>(p.v ? p.v : p.momentum);
+  if (heat) heat[1] += static_cast<double>(count_moving(p.mask, p.count));
   const bool boxed = c.box < __builtin_inf();
   if (boxed) __builtin_memset(s.all_move, 1, sizeof s.all_move);
   bool finite = true;
@@ -265,7 +332,7 @@ bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
     if (inline_noise && position != 0 && n > 4 - position) n = 4 - position;
     Chunk<T> k;
     k.w = static_cast<T*>(p.w) + offset;
-    k.v = p.v ? static_cast<T*>(p.v) + offset : nullptr;
+    k.state = state ? state + offset : nullptr;
     k.grad = operand(p.grad, offset, n, s.grad);
     k.anchor = operand(p.anchor, offset, n, s.anchor);
     k.mask = p.mask ? p.mask + offset : boxed ? s.all_move : nullptr;
@@ -273,7 +340,7 @@ bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
     if constexpr (sizeof(T) == 4) {
       if (inline_noise) {
         k.noise = s.normals + position;
-        finite &= move_any<L>(k, c, draw_from(c, element, n, s), sums);
+        finite &= move_any<L>(rule, k, c, draw_from(c, element, n, s), sums, heat);
       }
     }
     if (!inline_noise) {
@@ -281,10 +348,10 @@ bool step_piece(const Piece& p, const ChainStep& c, double* sums) {
       if (p.noise.dtype != Dtype::none)
         k.noise = operand(p.noise, offset, n, s.noise);
       else
-        gather_normals(c, p, p.first + offset, n, s.noise, s.groups, s.normals);
-      finite &= move_any<L>(k, c, Drawn{}, sums);
+        gather<Normals>(c, p, p.first + offset, n, s.noise, s.groups, s.normals);
+      finite &= move_any<L>(rule, k, c, Drawn{}, sums, heat);
     }
-    if (p.low) round_copy(k.w, n, p, offset);
+    if (p.low) round_copy(k.w, n, c, p, offset, s);
   }
   return finite;
 }
@@ -295,7 +362,7 @@ void normals(const ChainStep& c, int64_t first, int64_t count, float* out) {
   p.element = first, p.run = INT64_MAX;
   for (int64_t offset = 0; offset < count; offset += kChunk) {
     const int64_t n = count - offset < kChunk ? count - offset : kChunk;
-    gather_normals(c, p, offset, n, out + offset, s.groups, s.normals);
+    gather<Normals>(c, p, offset, n, out + offset, s.groups, s.normals);
   }
 }
 

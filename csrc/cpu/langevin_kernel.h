@@ -4,40 +4,31 @@
 
 #include <cstdint>
 
+#include "../numerics/dtype.h"
+#include "../numerics/langevin_chain.h"
+
 namespace sltfast {
-
-enum class Dtype : uint8_t { none, f32, f64, bf16, f16 };
-
-struct Values {
-  const void* data = nullptr;
-  Dtype dtype = Dtype::none;
-};
 
 // Coordinates [first, first + count) of one segment of one chain; pointers are to coordinate
 // `first`.
 struct Piece {
   void* w;
-  void* v;  // null unless preconditioned
+  void* v;         // null unless preconditioned
+  void* momentum;  // null unless the method has one; never with v
   void* low;
   Dtype low_dtype;
+  bool stochastic_rounding;
   Values grad, anchor, noise;  // grad none: zero; noise none: Philox
   const uint8_t* mask;         // null: all move
   int64_t count, first;
   int64_t element, run, stride;  // of the segment
 };
 
-struct ChainStep {
-  double lr, n_beta, localization, weight_decay, noise, box;  // noise = √ε·σ
-  double alpha, correction, eps;
-  uint64_t seed;
-  uint32_t stream, step, chain;
-};
-
 struct LangevinKernels {
-  // Moves a piece; adds to nine raw sums (see Moments) unless null; true if every new value was
-  // finite.
-  bool (*step_f32)(const Piece&, const ChainStep&, double* sums);
-  bool (*step_f64)(const Piece&, const ChainStep&, double* sums);
+  // Moves a piece; adds to nine raw sums (see Moments) unless null, and Σm² and the number of
+  // coordinates that may move to `heat` unless null; true if every new value was finite.
+  bool (*step_f32)(const Piece&, const ChainStep&, double* sums, double* heat);
+  bool (*step_f64)(const Piece&, const ChainStep&, double* sums, double* heat);
   // The normals of elements [first, first + count) of the full model.
   void (*normals)(const ChainStep&, int64_t first, int64_t count, float* out);
 };

@@ -57,19 +57,26 @@ SLT_HD void box_muller(typename L::Word x0, typename L::Word x1, typename L::Rea
   sine = signed_radius * (s * q);
 }
 
-// The 4·width normals of `width` groups, in memory order.
+// The four words of `width` groups, word by word.
 template <class L>
-SLT_HD void normals_of_groups(const PhiloxStream<L>& stream, const uint32_t* groups,
-                              typename L::Value* out) {
+SLT_HD void words_of_groups(const PhiloxStream<L>& stream, const uint32_t* groups,
+                            typename L::Word x[4]) {
   using Wide = typename L::Wide;
   Wide counters[L::halves], words[L::halves][4], column[L::halves];
   L::load_counters(groups, counters);
   for (int h = 0; h < L::halves; ++h) philox_words<L>(stream, counters[h], words[h]);
-  typename L::Word x[4];
   for (int i = 0; i < 4; ++i) {
     for (int h = 0; h < L::halves; ++h) column[h] = words[h][i];
     x[i] = L::narrow(column);
   }
+}
+
+// The 4·width normals of `width` groups, in memory order.
+template <class L>
+SLT_HD void normals_of_groups(const PhiloxStream<L>& stream, const uint32_t* groups,
+                              typename L::Value* out) {
+  typename L::Word x[4];
+  words_of_groups<L>(stream, groups, x);
   typename L::Real n0, n1, n2, n3;
   box_muller<L>(x[0], x[1], n0, n1);
   box_muller<L>(x[2], x[3], n2, n3);

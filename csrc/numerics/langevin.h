@@ -1,5 +1,6 @@
 // One Langevin update:
 //   d = nβ·g + λ·w + γ·(w − w*);  w ← w − (ε/2)·G·d + √ε·σ·√G·ξ;  then clamp to w* ± b.
+//   With momentum: m ← (1 − ζ)·m − (ε/2)·d + √(A·ε)·σ·ξ;  w ← w + m;  where clamped, m ← −m.
 //   G = 1, or 1/(√v̂ + eps) with v ← α·v + (1 − α)·g², v̂ = v·correction.
 // The whole increment is formed before it is added to w: one rounding at w's precision.
 #pragma once
@@ -16,6 +17,7 @@ struct Langevin {
   Real minus_half_lr, n_beta, localization, weight_decay, noise, box;
   Real gradient_step, localization_step, weight_decay_step;  // −ε/2 times each
   Real alpha, one_minus_alpha, correction, eps;
+  Real kept;  // 1 − ζ
 
   template <class Hyper>
   explicit SLT_HD Langevin(const Hyper& h)
@@ -31,7 +33,8 @@ struct Langevin {
         alpha(L::broadcast(h.alpha)),
         one_minus_alpha(L::broadcast(1.0 - h.alpha)),
         correction(L::broadcast(h.correction)),
-        eps(L::broadcast(h.eps)) {}
+        eps(L::broadcast(h.eps)),
+        kept(L::broadcast(h.kept)) {}
 
   SLT_HD Real mean_square(Real v, Real g) const {
     return L::fma(alpha, v, one_minus_alpha * (g * g));
@@ -51,10 +54,19 @@ struct Langevin {
     const Real drift = minus_half_lr * (root * root);
     return L::fma(drift, L::fma(n_beta, g, prior), (noise * root) * xi);
   }
+  // The new m: `increment` alone at ζ = 1, to the bit.
+  SLT_HD Real carried(Real m, Real increment) const { return L::fma(kept, m, increment); }
   SLT_HD Real boxed(Real w, Real anchor) const {
     return L::lower(L::upper(w, anchor - box), anchor + box);
   }
 };
+
+// The new ζ of a thermostat: Σm²/n is held at its value in the stationary state of the discrete
+// chain, ε/(2 − ζ), so that the weights' temperature is 1 at any ζ. (Ding et al. hold it at the
+// limit ε/2, which cools the weights by ζ/2.)
+SLT_HD double next_thermostat(double zeta, double mean_square, double lr) {
+  return zeta + (mean_square - lr / (2.0 - zeta));
+}
 
 // Sums of the diagnostics over coordinates, without the chain's scalar factors.
 template <class L>

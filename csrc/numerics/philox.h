@@ -11,6 +11,9 @@ inline namespace SLT_ISA {
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;
 constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;
 
+// The stream of the words that round a low-precision copy (sltfast/ops/streams.py names all).
+constexpr uint32_t kStreamRounding = 3;
+
 // Everything but the first counter word, broadcast, with the first two rounds run as far as that
 // word lets them: two of the twenty multiplications and some of the xors are the same for every
 // coordinate of a chain.

@@ -61,6 +61,7 @@ struct Scalar {
   static SLT_HD bool any(Mask m) { return m; }
   static SLT_HD Real select(Mask m, Real a, Real b) { return m ? a : b; }
   static SLT_HD Mask not_finite(Real x) { return !(x - x == Real(0)); }
+  static SLT_HD Mask differ(Real a, Real b) { return a != b; }
 
   static SLT_HD Real from_int(Int x) { return static_cast<Real>(x); }
   static SLT_HD Int bits(Real x) {

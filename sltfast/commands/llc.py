@@ -59,7 +59,7 @@ SAMPLING = (
         str,
         "transition of the chains",
         "sgmcmc_sgld",
-        ("sgmcmc_sgld", "rmsprop_sgld", "rmsprop_sgld_hh"),
+        ("sgmcmc_sgld", "rmsprop_sgld", "rmsprop_sgld_hh", "sghmc", "sgnht"),
     ),
     Setting("rmsprop_eps", float, "floor of RMSprop's preconditioner"),
     Setting("rmsprop_alpha", float, "decay of RMSprop's running mean"),

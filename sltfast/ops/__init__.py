@@ -6,6 +6,17 @@ every schema.
 
 from sltfast.ops import backend as backend
 from sltfast.ops import registration as registration
+from sltfast.ops.comoment import (
+    comoment_,
+    comoment_correlation,
+    comoment_covariance,
+    comoment_merge_,
+    comoment_standardise_,
+    comoment_top_k_,
+    comoments,
+)
+from sltfast.ops.comoment_arguments import PRECISIONS, Comoments
+from sltfast.ops.comoment_tiles import correlate_draws, rank_draws, standardised_draws
 from sltfast.ops.grouped_gradient import grouped_gradient_inner, grouped_gradient_products
 from sltfast.ops.langevin_arguments import HYPER, METHODS, METRICS
 from sltfast.ops.langevin_step import LangevinStep, langevin_step_
@@ -16,15 +27,27 @@ __all__ = [
     "HYPER",
     "METHODS",
     "METRICS",
+    "PRECISIONS",
     "STREAM_DATA",
     "STREAM_INIT",
     "STREAM_MOMENTUM",
     "STREAM_ROUNDING",
     "STREAM_STEP",
+    "Comoments",
     "LangevinStep",
     "backend",
+    "comoment_",
+    "comoment_correlation",
+    "comoment_covariance",
+    "comoment_merge_",
+    "comoment_standardise_",
+    "comoment_top_k_",
+    "comoments",
+    "correlate_draws",
     "grouped_gradient_inner",
     "grouped_gradient_products",
     "langevin_step_",
     "philox_normals",
+    "rank_draws",
+    "standardised_draws",
 ]

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from sltfast.ops.arguments import LOW_DTYPES, MASTER_DTYPES, check_list, check_tensor, dtype_names
 
-METHODS = ("sgld", "rmsprop_sgld", "rmsprop_sgld_hh")
+METHODS = ("sgld", "rmsprop_sgld", "rmsprop_sgld_hh", "sghmc", "sgnht")
+RMSPROP_METHODS = ("rmsprop_sgld", "rmsprop_sgld_hh")
+MOMENTUM_METHODS = ("sghmc", "sgnht")
 HYPER = ("lr", "n_beta", "localization", "weight_decay", "noise_level", "box")
 METRICS = (
     "scaled_grad",
@@ -52,6 +54,14 @@ def check_segments(segments: Tensor, row: int) -> list[list[int]]:
     return table
 
 
+def check_state(name: str, tensor: Tensor | None, method: str, methods: Sequence[str], what: str) -> None:
+    """Raise unless a tensor of the sampler's state is given exactly where the method keeps it."""
+    if method in methods and tensor is None:
+        raise ValueError(f"method {method!r} needs {name}, {what}")
+    if method not in methods and tensor is not None:
+        raise ValueError(f"{name} must be None for method {method!r}")
+
+
 def check_langevin_step(
     w: Tensor,
     grads: Sequence[Tensor],
@@ -64,6 +74,8 @@ def check_langevin_step(
     stream: int,
     method: str,
     v: Tensor | None,
+    momentum: Tensor | None,
+    thermostat: Tensor | None,
     low: Sequence[Tensor],
     masks: Sequence[Tensor],
     loss: Tensor | None,
@@ -73,6 +85,8 @@ def check_langevin_step(
     noise: Sequence[Tensor],
     rms_alpha: float,
     rms_eps: float,
+    friction: float,
+    stochastic_rounding: bool,
 ) -> None:
     """Raise the first broken rule of `ops.langevin_step_` (positional, in the schema's order)."""
     if w.dtype not in MASTER_DTYPES:
@@ -100,16 +114,23 @@ def check_langevin_step(
         raise ValueError(f"stream must be in 0..255, got {stream} (use ops.STREAM_STEP and its siblings)")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if method != "sgld":
-        if v is None:
-            raise ValueError(f"method {method!r} needs v, the running mean of squared gradients, shaped like w")
+    check_state("v", v, method, RMSPROP_METHODS, "the running mean of squared gradients, shaped like w")
+    check_state("momentum", momentum, method, MOMENTUM_METHODS, "the last move of every coordinate, shaped like w")
+    check_state("thermostat", thermostat, method, ("sgnht",), "float64 [C], which starts at the friction")
+    if v is not None:
         check_tensor("v", v, (c, row), [w.dtype], device)
         if not 0.0 <= rms_alpha <= 1.0:
             raise ValueError(f"rms_alpha must be in [0, 1], got {rms_alpha}")
         if not rms_eps >= 0.0:
             raise ValueError(f"rms_eps must be >= 0, got {rms_eps}")
-    elif v is not None:
-        raise ValueError("v must be None for method 'sgld'")
+    if momentum is not None:
+        check_tensor("momentum", momentum, (c, row), [w.dtype], device)
+        if not 0.0 < friction <= 1.0:
+            raise ValueError(f"friction must be in (0, 1], got {friction} (1 is SGLD)")
+    if thermostat is not None:
+        check_tensor("thermostat", thermostat, (c,), [torch.float64], device)
+    if stochastic_rounding and table and not low:
+        raise ValueError("stochastic_rounding is of the rounded copy: give low, or leave it off")
     check_list("low", low, per_chain, LOW_DTYPES, device, optional=True, empty_means="no copy")
     for s, copy in enumerate(low):
         if not copy.is_contiguous():

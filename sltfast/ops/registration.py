@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sltfast.ops.backend import PREFERENCE, native_ops, refusals
-from sltfast.ops.reference import grouped_gradient_products, langevin_step
+from sltfast.ops.reference import comoment, grouped_gradient_products, langevin_step
 
 
 def _writes_in_place(*_: object) -> None:
@@ -35,9 +35,10 @@ class Op(NamedTuple):
 OPS: dict[str, Op] = {
     "langevin_step_": Op(
         "(Tensor(a!) w, Tensor[] grads, Tensor[] anchors, Tensor segments, Tensor hyper, Tensor step, Tensor chains, "
-        "int seed, int stream, str method, Tensor(b!)? v, Tensor(c!)[] low, Tensor[] masks, Tensor? loss, "
-        "Tensor(d!)? alive, Tensor(e!)? death_step, Tensor(f!)? metrics, Tensor[] noise, float rms_alpha, "
-        "float rms_eps) -> ()",
+        "int seed, int stream, str method, Tensor(b!)? v, Tensor(c!)? momentum, Tensor(d!)? thermostat, "
+        "Tensor(e!)[] low, Tensor[] masks, Tensor? loss, Tensor(f!)? alive, Tensor(g!)? death_step, "
+        "Tensor(h!)? metrics, Tensor[] noise, float rms_alpha, float rms_eps, float friction, "
+        "bool stochastic_rounding) -> ()",
         langevin_step.langevin_step_,
     ),
     "grouped_gradient_products": Op(
@@ -49,6 +50,27 @@ OPS: dict[str, Op] = {
         "(Tensor left, Tensor right, Tensor v) -> Tensor",
         grouped_gradient_products.grouped_gradient_inner,
         _one_number_a_sample,
+    ),
+    "comoment_": Op(
+        "(Tensor(a!) count, Tensor(b!) mean_x, Tensor(c!) m2_x, Tensor(d!)? mean_y, Tensor(e!)? m2_y, "
+        "Tensor(f!)? block, Tensor x, Tensor? y, Tensor? valid, str precision) -> ()",
+        comoment.comoment_,
+    ),
+    "comoment_merge_": Op(
+        "(Tensor(a!) count, Tensor(b!) mean_x, Tensor(c!) m2_x, Tensor(d!)? mean_y, Tensor(e!)? m2_y, "
+        "Tensor(f!)? block, Tensor other_count, Tensor other_mean_x, Tensor other_m2_x, Tensor? other_mean_y, "
+        "Tensor? other_m2_y, Tensor? other_block) -> ()",
+        comoment.comoment_merge_,
+    ),
+    "comoment_correlation_": Op(
+        "(Tensor(a!) out, Tensor block, Tensor m2_x, Tensor? m2_y) -> ()", comoment.comoment_correlation_
+    ),
+    "comoment_standardise_": Op(
+        "(Tensor(a!) z, Tensor x, Tensor mean, Tensor scale, Tensor? valid) -> ()", comoment.comoment_standardise_
+    ),
+    "comoment_top_k_": Op(
+        "(Tensor(a!) values, Tensor(b!) indices, Tensor block, int column, int? row, bool absolute) -> ()",
+        comoment.comoment_top_k_,
     ),
 }
 """By name; the Triton implementation of NAME is the function NAME of `sltfast.triton_kernels.NAME` (no trailing _)."""

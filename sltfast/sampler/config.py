@@ -13,8 +13,19 @@ SAMPLING_METHODS = {
     "sgld": "sgld",
     "rmsprop_sgld": "rmsprop_sgld",
     "rmsprop_sgld_hh": "rmsprop_sgld_hh",
+    "sghmc": "sghmc",
+    "sgnht": "sgnht",
 }
-RMSPROP_DEFAULTS = {"alpha": 0.99, "eps": 0.1}
+# sghmc: a memory of ten steps; soft directions mix ten times faster than under SGLD at the same ε, and gradient noise
+# counts ten times as much. sgnht: Ding et al.'s A; ζ rises from it by itself, and sooner the smaller it is.
+SETTINGS: dict[str, dict[str, float]] = {
+    "sgld": {},
+    "rmsprop_sgld": {"alpha": 0.99, "eps": 0.1},
+    "rmsprop_sgld_hh": {"alpha": 0.99, "eps": 0.1},
+    "sghmc": {"friction": 0.1},
+    "sgnht": {"friction": 0.01},
+}
+"""By transition, what ``sampling_method_kwargs`` may set and its default."""
 Mode = Literal["eval", "train"]
 
 
@@ -23,7 +34,8 @@ class SamplerConfig:
     """Everything that decides a chain's trajectory, given model, data and restriction.
 
     Target density exp(−nβ·L(w) − γ/2·|w − w*|² − λ/2·|w|²), step
-    w ← w − (ε/2)·G·[nβ·∇L_m(w) + γ(w − w*) + λw] + √ε·σ·√G·ξ  (Lau et al. 2308.12108; Welling & Teh 2011).
+    w ← w − (ε/2)·G·[nβ·∇L_m(w) + γ(w − w*) + λw] + √ε·σ·√G·ξ  (Lau et al. 2308.12108; Welling & Teh 2011), or its
+    relatives with momentum (see ``ops.langevin_step_``).
 
     Attributes (field names are devinterp's):
         lr: ε > 0.  n_beta: nβ >= 0.  localization: γ >= 0.  noise_level: σ >= 0.  llc_weight_decay: λ >= 0.
@@ -32,7 +44,9 @@ class SamplerConfig:
             draw d is read at step burn-in + d × between.
         gradient_accumulation_steps: micro-batches of ``batch_size`` a step.
         sampling_method: "sgmcmc_sgld" (identity G), "rmsprop_sgld" (v₀ = 0, uncorrected), "rmsprop_sgld_hh"
-            (v₋₁ = 1, bias-corrected; Hitchcock & Hoogland 2507.21449).
+            (v₋₁ = 1, bias-corrected; Hitchcock & Hoogland 2507.21449), "sghmc" (Chen, Fox & Guestrin 1402.4102),
+            "sgnht" (Ding et al. 2014, held at the temperature of the discrete chain).
+        sampling_method_kwargs: RMSprop's alpha and eps; friction of sghmc and sgnht.
         init_noise: standard deviation of Gaussian noise added to the chain's start, or None.
         precision: what the model computes in (``sampler.precision``), or None for its own.
     """
@@ -88,8 +102,8 @@ class SamplerConfig:
             raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
         if self.mode not in ("eval", "train"):
             raise ValueError(f"mode must be 'eval' or 'train', got {self.mode!r}")
-        allowed = set(RMSPROP_DEFAULTS) if self.method != "sgld" else set()
-        unknown = sorted(set(self.sampling_method_kwargs) - allowed)
+        allowed = SETTINGS[self.method]
+        unknown = sorted(set(self.sampling_method_kwargs) - set(allowed))
         if unknown:
             raise ValueError(
                 f"sampling_method_kwargs {unknown} mean nothing to {self.sampling_method!r} "
@@ -99,26 +113,21 @@ class SamplerConfig:
         for key, value in kwargs.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise ValueError(f"sampling_method_kwargs[{key!r}] must be a number, got {value!r}")
-        if self.method != "sgld":
-            if not 0.0 <= self.rms_alpha <= 1.0:
-                raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.rms_alpha}")
-            if not self.rms_eps > 0.0:
-                raise ValueError(f"rmsprop eps must be > 0, got {self.rms_eps}")
+        if "alpha" in allowed and not 0.0 <= self.setting("alpha") <= 1.0:
+            raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.setting('alpha')}")
+        if "eps" in allowed and not self.setting("eps") > 0.0:
+            raise ValueError(f"rmsprop eps must be > 0, got {self.setting('eps')}")
+        if "friction" in allowed and not 0.0 < self.setting("friction") <= 1.0:
+            raise ValueError(f"friction must be in (0, 1], got {self.setting('friction')} (1 is SGLD)")
 
     @property
     def method(self) -> str:
         """The transition's name in ``ops.langevin_step_``."""
         return SAMPLING_METHODS[self.sampling_method]
 
-    @property
-    def rms_alpha(self) -> float:
-        """Decay of RMSprop's running mean of squared gradients."""
-        return float(self.sampling_method_kwargs.get("alpha", RMSPROP_DEFAULTS["alpha"]))
-
-    @property
-    def rms_eps(self) -> float:
-        """RMSprop's floor: G = 1/(√v + eps)."""
-        return float(self.sampling_method_kwargs.get("eps", RMSPROP_DEFAULTS["eps"]))
+    def setting(self, name: str) -> float:
+        """A number of ``SETTINGS`` for this method, as given or by default."""
+        return float(self.sampling_method_kwargs.get(name, SETTINGS[self.method][name]))
 
     @property
     def num_steps(self) -> int:

@@ -151,9 +151,7 @@ class Run:
     def _state(self, step: int) -> State:
         state: State = {"step": step}
         for index, block in enumerate(self.arena.blocks):
-            state[f"w{index}"] = block.w
-            if block.v is not None:
-                state[f"v{index}"] = block.v
+            state.update({f"{name}{index}": tensor for name, tensor in block.state.items()})
         if self.config.mode == "train":
             state["buffers"] = dict(self.clone.named_buffers())
         return state
@@ -164,9 +162,8 @@ class Run:
         if state is None:
             return 0
         for index, block in enumerate(self.arena.blocks):
-            block.w.copy_(state[f"w{index}"])
-            if block.v is not None:
-                block.v.copy_(state[f"v{index}"])
+            for name, tensor in block.state.items():
+                tensor.copy_(state[f"{name}{index}"])
             block.refresh_low()
         buffers = dict(self.clone.named_buffers())
         for name, value in state.get("buffers", {}).items():

@@ -1,4 +1,4 @@
-"""One SGLD (or RMSprop-SGLD) step of every chain in flight, through the fused op."""
+"""One step of every chain in flight, by any method of ``ops.langevin_step_``, through the fused op."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor
 from sltfast import ops
 from sltfast.arena import Arena, Block
 from sltfast.ops import METRICS
-from sltfast.sampler.config import SamplerConfig
+from sltfast.ops.langevin_arguments import MOMENTUM_METHODS, RMSPROP_METHODS
+from sltfast.sampler.config import SETTINGS, SamplerConfig
 
+ARGUMENTS = {"alpha": "rms_alpha", "eps": "rms_eps", "friction": "friction"}  # of the op, by setting
 NORMS = 6  # of METRICS; the rest are dot products
 
 
 class Transition:
-    """State beside the weights (second moments, health) and the step itself.
+    """State beside the weights (second moments or momenta, health) and the step itself.
 
     Attributes:
         chains: int64 [C], the ids of the chains in flight.
@@ -39,34 +41,47 @@ class Transition:
         self._no_gradient = torch.empty(0, device=device)
         self._moves = []
         for block, metrics in zip(arena.blocks, self._metrics, strict=True):
-            if config.method != "sgld":
+            if config.method in RMSPROP_METHODS:
                 block.v = torch.empty_like(block.w)
+            if config.method in MOMENTUM_METHODS:
+                block.momentum = torch.empty_like(block.w)
+            if config.method == "sgnht":
+                block.thermostat = torch.empty(count, dtype=torch.float64, device=device)
+            state = {name: tensor for name, tensor in block.state.items() if name != "w"}
+            rates = {ARGUMENTS[name]: config.setting(name) for name in SETTINGS[config.method]}
             self._moves.append(
-                self._bound(block, hyper, method=config.method, metrics=metrics if config.save_metrics else None)
+                self._bound(
+                    block.w,
+                    block,
+                    hyper,
+                    method=config.method,
+                    low=block.low if block.has_low else None,
+                    metrics=metrics if config.save_metrics else None,
+                    **state,
+                    **rates,
+                )
             )
 
-    def _bound(self, block: Block, hyper: Tensor, *, method: str, **rest: Any) -> ops.LangevinStep:
+    def _bound(self, w: Tensor, block: Block, hyper: Tensor, **rest: Any) -> ops.LangevinStep:
         return ops.LangevinStep(
-            block.w,
+            w,
             block.anchors,
             block.segments,
             hyper,
             self.step_index,
             self.chains,
             seed=self.config.init_seed,
-            method=method,
-            v=block.v if method != "sgld" else None,
-            low=block.low if block.has_low else None,
             masks=block.masks if block.has_masks else None,
             alive=self.alive,
             death_step=self.death_step,
-            rms_alpha=self.config.rms_alpha,
-            rms_eps=self.config.rms_eps,
             **rest,
         )
 
     def reset(self) -> None:
-        """Start anew: weights at w* (plus the initial noise, if any), moments at their first value, all alive."""
+        """Start anew: weights at w* (plus the initial noise, if any), moments at their first value, all alive.
+
+        Momenta are drawn at their temperature, m ~ √(ε/2)·N(0, 1), and a thermostat starts at the friction.
+        """
         self.arena.reset()
         self.step_index.zero_()
         self.alive.fill_(True)
@@ -74,14 +89,22 @@ class Transition:
         for block in self.arena.blocks:
             if block.v is not None:
                 block.v.fill_(1.0 if self.config.method == "rmsprop_sgld_hh" else 0.0)
+            if block.momentum is not None:
+                self._kick(block.momentum.zero_(), block, (self.config.lr / 2) ** 0.5, ops.STREAM_MOMENTUM)
+            if block.thermostat is not None:
+                block.thermostat.fill_(self.config.setting("friction"))
             if self.config.init_noise is not None:
-                self._kick(block, self.config.init_noise)
+                low = block.low if block.has_low else None
+                self._kick(block.w, block, self.config.init_noise, ops.STREAM_INIT, low)
 
-    def _kick(self, block: Block, deviation: float) -> None:
-        """Move to w + deviation·ξ, with ξ from the stream of initial noise."""
+    def _kick(
+        self, w: Tensor, block: Block, deviation: float, stream: int, low: Sequence[Tensor] | None = None
+    ) -> None:
+        """Move `w`, the block's weights or a tensor like them, to w + deviation·ξ."""
         row = [1.0, 0.0, 0.0, 0.0, deviation, float("inf")]
-        hyper = torch.tensor([row] * len(self.chains), dtype=torch.float64, device=block.w.device)
-        self._bound(block, hyper, method="sgld", stream=ops.STREAM_INIT)([self._no_gradient] * len(block.names))
+        hyper = torch.tensor([row] * len(self.chains), dtype=torch.float64, device=w.device)
+        move = self._bound(w, block, hyper, method="sgld", stream=stream, low=low)
+        move([self._no_gradient] * len(block.names))
 
     def step(self, gradients: list[list[Tensor | None]], loss: Tensor) -> None:
         """w_t → w_{t+1} for gradients of the mean loss at w_t; a parameter without gradient counts as zero gradient.

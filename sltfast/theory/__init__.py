@@ -3,7 +3,8 @@
 Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_coefficient`,
 `monomial_learning_coefficient`, `separable_learning_coefficient`. λ̂ at finite nβ and γ: `quadratic_llc`,
 `quadrature_llc`. λ̂ of SGLD at a finite step ε and batch size: `quadratic_llc_sgld`, `quadrature_llc_sgld`,
-`LinearRegression`, and the largest step `sgld_stability_limit`.
+`LinearRegression`, and the largest step `sgld_stability_limit`; with momentum, `quadratic_llc_sghmc`,
+`quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to.
 """
 
 from .gaussian import quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
@@ -13,6 +14,7 @@ from .learning_coefficients import (
     rrr_learning_coefficient,
     separable_learning_coefficient,
 )
+from .momentum import quadratic_llc_sghmc, quadratic_llc_sgnht, sgnht_thermostat
 from .quadrature import quadrature_llc, quadrature_llc_sgld
 from .regression import LinearRegression
 
@@ -21,10 +23,13 @@ __all__ = [
     "dln_learning_coefficient",
     "monomial_learning_coefficient",
     "quadratic_llc",
+    "quadratic_llc_sghmc",
     "quadratic_llc_sgld",
+    "quadratic_llc_sgnht",
     "quadrature_llc",
     "quadrature_llc_sgld",
     "rrr_learning_coefficient",
     "separable_learning_coefficient",
     "sgld_stability_limit",
+    "sgnht_thermostat",
 ]

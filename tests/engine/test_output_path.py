@@ -200,7 +200,7 @@ def test_an_interrupted_run_is_readable(tmp_path):
     assert float(result["llc_per_chain"][0]) == float(sltfast.compute_llc(reference)["llc_per_chain"][0])
 
 
-@pytest.mark.parametrize("method", ["sgmcmc_sgld", "rmsprop_sgld"])
+@pytest.mark.parametrize("method", ["sgmcmc_sgld", "rmsprop_sgld", "sghmc", "sgnht"])
 def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
     monkeypatch.setattr(run_module, "STATE_SECONDS", 0.0)  # a state before every step
     monkeypatch.setattr(run_module, "STATE_COST", 0)

@@ -14,6 +14,13 @@ from sltfast import _C, ops
 ISAS: list[str] = _C.build_facts()["isa_runnable"]
 WIDEST = ISAS[-1]
 SIZES = (0, 1, 3, 4, 5, 63, 1000, 2051)  # across the vector widths, the chunk of 1024 and their tails
+STATE = {  # what a method keeps beside w, shaped like it: made up as scale times a power of a normal
+    "sgld": {},
+    "rmsprop_sgld": {"v": (1.0, 2)},
+    "rmsprop_sgld_hh": {"v": (1.0, 2)},
+    "sghmc": {"momentum": (0.02, 1)},  # √(ε/2) at the ε of `make_case`
+    "sgnht": {"momentum": (0.02, 1)},
+}
 EPSILON = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 
 
@@ -57,7 +64,7 @@ class Case:
         one = copy.deepcopy(self)
         one.w, one.hyper, one.chains = one.w[c : c + 1].clone(), one.hyper[c : c + 1], one.chains[c : c + 1]
         one.grads = [g.reshape(len(self.chains), -1)[c] if g.numel() else g for g in one.grads]
-        for name in ("v", "loss", "alive", "death_step", "metrics"):
+        for name in ("v", "momentum", "thermostat", "loss", "alive", "death_step", "metrics"):
             if one.keywords.get(name) is not None:
                 one.keywords[name] = one.keywords[name][c : c + 1].clone()
         for name in ("low", "noise"):
@@ -117,10 +124,12 @@ def make_case(
     keywords["death_step"] = torch.full((chains,), -1)
     if measured:
         keywords["metrics"] = poisoned(chains, 9, dtype=torch.float64)
-    if method != "sgld":
-        keywords["v"] = poisoned(chains, offset, dtype=dtype)
+    for name, (scale, power) in STATE[method].items():
+        keywords[name] = poisoned(chains, offset, dtype=dtype)
         for start, n, *_ in rows:
-            keywords["v"][:, start : start + n] = normal(chains, n) ** 2
+            keywords[name][:, start : start + n] = scale * normal(chains, n) ** power
+    if method == "sgnht":
+        keywords["thermostat"] = 0.2 + 0.1 * torch.arange(chains, dtype=torch.float64)
     if low_dtype is not None:
         keywords["low"] = [poisoned(chains, n, dtype=low_dtype) for n in sizes]
     if masked:
@@ -145,7 +154,7 @@ def rounding_bound(before: Case, noise_error: float) -> list[Tensor]:
     u = eps/2 is half an ulp. Each side rounds the new w once (2·u·|w| together). The native side forms the increment
     in w's precision: six roundings on the longest path of the drift (difference, prior, d, √G's two, product) and six
     in G itself (v, correction, root, sum, quotient, root), each at most u relative, and the noise product likewise;
-    the normal itself is within `noise_error`.
+    the normal itself is within `noise_error`. A momentum adds its own rounded product, (1 − ζ) being rounded too.
     """
     u = EPSILON[before.w.dtype] / 2
     bounds = []
@@ -153,6 +162,7 @@ def rounding_bound(before: Case, noise_error: float) -> list[Tensor]:
     columns = before.hyper.unsqueeze(-1).unbind(1)
     lr, n_beta, gamma, decay, sigma, _ = columns  # [C, 1] each
     count = len(before.chains)
+    friction = keywords.get("friction", 0.1) if keywords["method"] in ("sghmc", "sgnht") else 1.0
     for s, w in enumerate(before.rows()):
         w = w.double()
         g = before.grads[s].reshape(count, -1).double() if before.grads[s].numel() else torch.zeros_like(w)
@@ -165,7 +175,9 @@ def rounding_bound(before: Case, noise_error: float) -> list[Tensor]:
                 v = v / (1 - alpha ** (int(before.step) + 1))
             precondition = 1 / (v.sqrt() + eps)
         drift = lr / 2 * precondition * (n_beta * g.abs() + gamma * (w - anchor).abs() + decay * w.abs())
-        kick = (lr * precondition).sqrt() * sigma
+        kick = (friction * lr * precondition).sqrt() * sigma
+        if keywords.get("momentum") is not None:
+            drift = drift + before.rows(keywords["momentum"])[s].double().abs()  # 0 <= 1 − ζ <= 1
         reach = w.abs() + anchor.abs() + drift + 7 * kick  # no |ξ| exceeds √(64 ln 2) < 7
         bounds.append(2 * u * reach + 12 * u * (drift + 7 * kick) + kick * noise_error)
     return bounds

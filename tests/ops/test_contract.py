@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from langevin_cases import make_case
+from langevin_cases import STATE, make_case
 
 from sltfast import _C, ops
 from sltfast.ops import registration
@@ -21,8 +21,10 @@ def positional(case) -> tuple:
     k = case.keywords
     return (
         case.w, case.grads, case.anchors, case.segments, case.hyper, case.step, case.chains,
-        k["seed"], 0, k["method"], k.get("v"), k.get("low", []), k.get("masks", []), k.get("loss"),
+        k["seed"], 0, k["method"], k.get("v"), k.get("momentum"), k.get("thermostat"),
+        k.get("low", []), k.get("masks", []), k.get("loss"),
         k.get("alive"), k.get("death_step"), k.get("metrics"), k.get("noise", []), 0.99, 0.1,
+        k.get("friction", 0.1), k.get("stochastic_rounding", False),
     )  # fmt: skip
 
 
@@ -40,8 +42,8 @@ def test_opcheck(backend, method) -> None:
     case.w.nan_to_num_()
     for tensor in (case.keywords["metrics"], *case.keywords["low"]):
         tensor.zero_()
-    if method != "sgld":
-        case.keywords["v"].nan_to_num_()
+    for name in STATE[method]:
+        case.keywords[name].nan_to_num_()
     torch.library.opcheck(OPS[backend], positional(case))
 
 
@@ -66,8 +68,8 @@ def test_compiles_in_one_graph(backend) -> None:
     assert torch.equal(k["metrics"], expected.keywords["metrics"])
 
 
-def broken(change):
-    case = make_case((4, 9), chains=2, method="rmsprop_sgld", low_dtype=torch.bfloat16, masked=True)
+def broken(change, method="rmsprop_sgld"):
+    case = make_case((4, 9), chains=2, method=method, low_dtype=torch.bfloat16, masked=True)
     change(case)
     return case
 
@@ -106,11 +108,18 @@ BAD_INPUT = {
     "chains": (field("chains", torch.tensor([1, 2], dtype=torch.int32)), TypeError, "chains must be int64, got int32"),
     "seed": (keyword("seed", -1), ValueError, "seed must be in 0..2^64-1, got -1"),
     "stream": (keyword("stream", 256), ValueError, "stream must be in 0..255, got 256"),
-    "method": (keyword("method", "adam"), ValueError, "method must be one of sgld, rmsprop_sgld, rmsprop_sgld_hh"),
+    "method": (keyword("method", "adam"), ValueError, "method must be one of sgld, rmsprop_sgld, rms"),
     "no v": (keyword("v", None), ValueError, "method 'rmsprop_sgld' needs v"),
     "needless v": (keyword("method", "sgld"), ValueError, "v must be None for method 'sgld'"),
     "v shape": (keyword("v", torch.zeros(2, 5)), ValueError, "v must have shape [2, 20], got [2, 5]"),
     "v dtype": (keyword("v", torch.zeros(2, 20).double()), TypeError, "v must be float32, got float64"),
+    "needless momentum": (keyword("momentum", torch.zeros(2, 20)), ValueError, "momentum must be None for method 'rms"),
+    "needless thermostat": (keyword("thermostat", torch.ones(2)), ValueError, "thermostat must be None for method"),
+    "rounding of nothing": (
+        lambda c: c.keywords.update(low=[], stochastic_rounding=True),
+        ValueError,
+        "give low, or leave it off",
+    ),
     "alpha": (keyword("rms_alpha", 1.5), ValueError, "rms_alpha must be in [0, 1], got 1.5"),
     "eps": (keyword("rms_eps", math.nan), ValueError, "rms_eps must be >= 0, got nan"),
     "low dtype": (keyword("low", [torch.zeros(2, 4), torch.zeros(2, 9)]), TypeError, "low[0] must be bfloat16"),
@@ -149,9 +158,35 @@ def test_native_op_refuses_by_itself_and_writes_nothing(name) -> None:
     before = case.w.clone()
     arguments = list(positional(case))
     arguments[8] = case.keywords.get("stream", 0)
-    arguments[18:] = [case.keywords.get("rms_alpha", 0.99), case.keywords.get("rms_eps", 0.1)]
+    arguments[20:22] = [case.keywords.get("rms_alpha", 0.99), case.keywords.get("rms_eps", 0.1)]
     with pytest.raises((RuntimeError, NotImplementedError)):
         OPS["native"](*arguments)
+    assert torch.equal(case.w.nan_to_num(), before.nan_to_num())
+
+
+BAD_MOMENTUM = {
+    "no momentum": (keyword("momentum", None), ValueError, "method 'sgnht' needs momentum, the last move"),
+    "no thermostat": (keyword("thermostat", None), ValueError, "method 'sgnht' needs thermostat, float64 [C]"),
+    "thermostat dtype": (keyword("thermostat", torch.ones(2)), TypeError, "thermostat must be float64, got float32"),
+    "thermostat shape": (keyword("thermostat", torch.ones(3).double()), ValueError, "thermostat must have shape [2]"),
+    "momentum shape": (keyword("momentum", torch.zeros(2, 5)), ValueError, "momentum must have shape [2, 20]"),
+    "momentum dtype": (keyword("momentum", torch.zeros(2, 20).double()), TypeError, "momentum must be float32"),
+    "friction": (keyword("friction", 0.0), ValueError, "friction must be in (0, 1], got 0.0"),
+    "friction nan": (keyword("friction", math.nan), ValueError, "friction must be in (0, 1], got nan"),
+    "friction large": (keyword("friction", 1.1), ValueError, "friction must be in (0, 1], got 1.1"),
+}
+
+
+@pytest.mark.parametrize("backend", OPS)
+@pytest.mark.parametrize("name", BAD_MOMENTUM)
+def test_bad_momentum(backend, name) -> None:
+    change, error, message = BAD_MOMENTUM[name]
+    case = broken(change, "sgnht")
+    before = case.w.clone()
+    with pytest.raises(error, match=re.escape(message)):
+        case.run(backend)
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
+        OPS[backend](*positional(case))
     assert torch.equal(case.w.nan_to_num(), before.nan_to_num())
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from langevin_cases import ISAS, WIDEST, make_case
+from langevin_cases import ISAS, STATE, WIDEST, make_case
 
 from sltfast import _C, ops
 
@@ -70,8 +70,12 @@ def test_broken_coordinate_stays_and_kills_its_chain_alone(isa, method, broken, 
         assert last.isfinite().all()
         assert after.keywords["alive"].tolist() == [True, False, True]
         assert after.keywords["death_step"].tolist() == [-1, int(case.step), -1]
-        if method != "sgld":
-            assert after.rows(after.keywords["v"])[-1][1, position] == case.rows(case.keywords["v"])[-1][1, position]
+        for name in STATE[method]:
+            kept = after.rows(after.keywords[name])[-1][1, position]
+            assert kept == case.rows(case.keywords[name])[-1][1, position]
+        if method == "sgnht":
+            now, before = after.keywords["thermostat"], case.keywords["thermostat"]
+            assert (now != before).tolist() == [True, False, True]
     after = case.run("native")
     expected = healthy.w.clone()
     expected[1, case.segments[-1, 0] + position] = case.rows()[-1][1, position]

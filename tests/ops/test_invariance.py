@@ -11,7 +11,7 @@ BIG = (40_000, 3, 70_001, 0, 16_384)  # several units of work, several threads' 
 
 def assert_same_bits(a: Case, b: Case) -> None:
     assert torch.equal(a.w.nan_to_num(), b.w.nan_to_num())
-    for name in ("v", "metrics", "alive", "death_step"):
+    for name in ("v", "momentum", "thermostat", "metrics", "alive", "death_step"):
         if a.keywords.get(name) is not None:
             assert torch.equal(a.keywords[name].nan_to_num(), b.keywords[name].nan_to_num()), name
 
@@ -52,7 +52,11 @@ def test_instruction_sets_give_the_same_bits(method) -> None:
         widest = case.run()
         for isa in ISAS:
             _C.use_isa(isa)
-            assert_same_bits(case.run(), widest)
+            other = case.run()
+            if method == "sgnht":  # Σm² is a sum: its last digits depend on the width, 64 products of float32 a lane
+                now, then = other.keywords.pop("thermostat"), widest.keywords["thermostat"]
+                assert torch.allclose(now, then, rtol=0, atol=64 * 2**-23 * 1e-3)
+            assert_same_bits(other, widest)
     finally:
         _C.use_isa(WIDEST)
 

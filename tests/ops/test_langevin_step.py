@@ -33,6 +33,19 @@ def assert_same_step(case: Case, noise_error: float = NORMAL_ERROR, **changes) -
         for got, want in zip(ours.rows(ours.keywords["v"]), truth.rows(truth.keywords["v"]), strict=True):
             # three roundings of positive terms, against one
             assert torch.allclose(got, want, rtol=2 * u, atol=0)
+    if case.keywords.get("momentum") is not None:
+        for got, want, bound in zip(
+            ours.rows(ours.keywords["momentum"]),
+            truth.rows(truth.keywords["momentum"]),
+            rounding_bound(case, noise_error),
+            strict=True,
+        ):
+            assert not ((got.double() - want.double()).abs() > bound).any()
+    if case.keywords.get("thermostat") is not None:
+        got, want, before = (x.keywords["thermostat"] for x in (ours, truth, case))
+        # Σm² of w's precision: 64 products a lane (see below), and each m within the bound of a move
+        heat = want - before + case.hyper[:, 0] / (2 - before)
+        assert not ((got - want).abs() > (80 * torch.finfo(case.w.dtype).eps + 2 * noise_error) * heat).any()
     for name in ("alive", "death_step"):
         assert torch.equal(ours.keywords[name], truth.keywords[name])
     if case.keywords.get("metrics") is not None:
@@ -149,6 +162,8 @@ def test_no_gradient_is_a_zero_gradient(backend, method) -> None:
 def test_zero_step_size_moves_nothing(backend, method) -> None:
     case = make_case(method=method)
     case.hyper[:, 0] = 0.0
+    if case.keywords.get("momentum") is not None:
+        case.keywords["momentum"].zero_()
     after = case.run(backend)
     assert torch.equal(after.w.nan_to_num(), case.w.nan_to_num())
     assert after.keywords["alive"].all()

@@ -38,6 +38,12 @@ def box_muller(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
     return radius * torch.cos(angle), radius * torch.sin(angle)
 
 
+def philox_words(elements: Tensor, *, seed: int, stream: int, step: int, chain: int) -> Tensor:
+    """The 32-bit word of each element e, int64: word e % 4 of the counter of group e // 4 (see `philox_normals`)."""
+    position, words = _words_of_groups(elements, seed, stream, step, chain)
+    return torch.stack(words, dim=-1)[position, elements & 3]
+
+
 def philox_normals(elements: Tensor, *, seed: int, stream: int, step: int, chain: int) -> Tensor:
     """The standard normals ξ of the given elements, float64.
 
@@ -48,6 +54,15 @@ def philox_normals(elements: Tensor, *, seed: int, stream: int, step: int, chain
         step: counter word; its low 32 bits count.
         chain: counter word; its low 32 bits count.
     """
+    position, (x0, x1, x2, x3) = _words_of_groups(elements, seed, stream, step, chain)
+    normals = torch.stack((*box_muller(x0, x1), *box_muller(x2, x3)), dim=-1)  # [groups, 4]
+    return normals[position, elements & 3]
+
+
+def _words_of_groups(
+    elements: Tensor, seed: int, stream: int, step: int, chain: int
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Where each element's group of four is among the groups touched, and the four words of those."""
     groups, position = torch.unique(elements >> 2, return_inverse=True)
     counter = (
         groups & _WORD,
@@ -55,9 +70,7 @@ def philox_normals(elements: Tensor, *, seed: int, stream: int, step: int, chain
         torch.full_like(groups, step & _WORD),
         torch.full_like(groups, chain & _WORD),
     )
-    x0, x1, x2, x3 = philox4x32(counter, (seed & _WORD, seed >> 32 & _WORD))
-    normals = torch.stack((*box_muller(x0, x1), *box_muller(x2, x3)), dim=-1)  # [groups, 4]
-    return normals[position, elements & 3]
+    return position, philox4x32(counter, (seed & _WORD, seed >> 32 & _WORD))
 
 
 def segment_elements(segment: Sequence[int], start: int, stop: int, device: torch.device) -> Tensor:
