@@ -10,6 +10,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/floors.h"
 #include "cpu/langevin_kernel.h"
+#include "cpu/token_loss_kernel.h"
 #include "numerics/philox.h"
 #include "numerics/scalar.h"
 
@@ -59,6 +60,12 @@ py::array_t<float> normals(uint64_t seed, uint32_t stream, uint32_t step, uint32
 
 using Floats = py::array_t<float, py::array::c_style>;
 
+Floats each(void (*function)(const float*, int64_t, float*), const Floats& x) {
+  Floats out(x.size());
+  function(x.data(), x.size(), out.mutable_data());
+  return out;
+}
+
 void touch_operands(Floats w, Floats g, Floats anchor, std::optional<Floats> v) {
   if (g.size() != w.size() || anchor.size() != w.size() || (v && v->size() != w.size()))
     throw py::value_error("all arrays must be as long as w, " + std::to_string(w.size()));
@@ -78,6 +85,18 @@ PYBIND11_MODULE(_C, m) {
   m.def("normals", &normals, py::arg("seed"), py::arg("stream"), py::arg("step"), py::arg("chain"),
         py::arg("first"), py::arg("count"),
         "float32 normals of elements first .. first + count − 1.");
+  m.def(
+      "exponential",
+      [](const Floats& x) {
+        return each(sltfast::kernels<sltfast::TokenLossKernels>().exponential, x);
+      },
+      py::arg("x").noconvert(), "e^x of float32 [n], as token_loss computes it.");
+  m.def(
+      "hyperbolic_tangent",
+      [](const Floats& x) {
+        return each(sltfast::kernels<sltfast::TokenLossKernels>().hyperbolic_tangent, x);
+      },
+      py::arg("x").noconvert(), "tanh x of float32 [n], as token_loss computes it.");
   m.def("touch_operands", &touch_operands, py::arg("w").noconvert(), py::arg("g").noconvert(),
         py::arg("anchor").noconvert(), py::arg("v").noconvert() = py::none(),
         "Benchmark floor: the memory traffic of a Langevin step, in place.");

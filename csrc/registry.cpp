@@ -31,4 +31,16 @@ STABLE_TORCH_LIBRARY(sltfast, m) {
   m.def(
       "native_comoment_top_k_(Tensor(a!) values, Tensor(b!) indices, Tensor block, int column, "
       "int? row, bool absolute) -> ()");
+  m.def(
+      "native_token_loss(Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, "
+      "int ignore_index, float scale, float softcap, str precision) -> (Tensor, Tensor)");
+  m.def(
+      "native_token_loss_backward(Tensor dloss, Tensor hidden, Tensor unembedding, Tensor? bias, "
+      "Tensor targets, Tensor lse, int ignore_index, float scale, float softcap, str precision, "
+      "bool needs_hidden, bool needs_unembedding, bool needs_bias) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "native_token_loss_with_gradient(Tensor hidden, Tensor unembedding, Tensor? bias, "
+      "Tensor targets, Tensor weights, int ignore_index, float scale, float softcap, "
+      "str precision, bool needs_unembedding, bool needs_bias) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

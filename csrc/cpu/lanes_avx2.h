@@ -33,7 +33,13 @@ struct Lanes {
     for (int i = 0; i < width; ++i) total += x[i];
     return total;
   }
+  static SLT_HD float largest(Real x) {
+    float out = x[0];
+    for (int i = 1; i < width; ++i) out = x[i] > out ? x[i] : out;
+    return out;
+  }
 
+  static SLT_HD Mask below(Real a, Real b) { return a < b; }
   static SLT_HD Mask load_zeros(const uint8_t* p) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     return (Int)_mm256_cvtepu8_epi32(bytes) == 0;

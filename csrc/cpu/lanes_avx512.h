@@ -33,7 +33,11 @@ struct Lanes {
     return _mm512_reduce_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v))) +
            _mm512_reduce_add_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)));
   }
+  static SLT_HD float largest(Real x) { return _mm512_reduce_max_ps((__m512)x); }
 
+  static SLT_HD Mask below(Real a, Real b) {
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
+  }
   static SLT_HD Mask load_zeros(const uint8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm_testn_epi8_mask(bytes, bytes);

@@ -56,6 +56,9 @@ struct Scalar {
   static SLT_HD Real upper(Real a, Real b) { return a > b ? a : b; }
   static SLT_HD double sum(Real x) { return static_cast<double>(x); }
 
+  static SLT_HD Real largest(Real x) { return x; }
+
+  static SLT_HD Mask below(Real a, Real b) { return a < b; }
   static SLT_HD Mask load_zeros(const uint8_t* p) { return *p == 0; }
   static SLT_HD Mask either(Mask a, Mask b) { return a || b; }
   static SLT_HD bool any(Mask m) { return m; }

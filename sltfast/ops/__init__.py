@@ -22,6 +22,7 @@ from sltfast.ops.langevin_arguments import HYPER, METHODS, METRICS
 from sltfast.ops.langevin_step import LangevinStep, langevin_step_
 from sltfast.ops.reference.philox import philox_normals
 from sltfast.ops.streams import STREAM_DATA, STREAM_INIT, STREAM_MOMENTUM, STREAM_ROUNDING, STREAM_STEP
+from sltfast.ops.token_loss import WeightedTokenLoss, token_loss
 
 __all__ = [
     "HYPER",
@@ -35,6 +36,7 @@ __all__ = [
     "STREAM_STEP",
     "Comoments",
     "LangevinStep",
+    "WeightedTokenLoss",
     "backend",
     "comoment_",
     "comoment_correlation",
@@ -50,4 +52,5 @@ __all__ = [
     "philox_normals",
     "rank_draws",
     "standardised_draws",
+    "token_loss",
 ]

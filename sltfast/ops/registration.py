@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from sltfast.ops.backend import PREFERENCE, native_ops, refusals
-from sltfast.ops.reference import comoment, grouped_gradient_products, langevin_step
+from sltfast.ops.reference import comoment, grouped_gradient_products, langevin_step, token_loss
+from sltfast.ops.token_loss_arguments import (
+    traced_token_loss,
+    traced_token_loss_backward,
+    traced_token_loss_with_gradient,
+)
 
 
 def _writes_in_place(*_: object) -> None:
@@ -72,6 +77,26 @@ OPS: dict[str, Op] = {
         "(Tensor(a!) values, Tensor(b!) indices, Tensor block, int column, int? row, bool absolute) -> ()",
         comoment.comoment_top_k_,
     ),
+    "token_loss": Op(
+        "(Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, int ignore_index, float scale, "
+        "float softcap, str precision) -> (Tensor, Tensor)",
+        token_loss.token_loss,
+        traced_token_loss,
+    ),
+    "token_loss_backward": Op(
+        "(Tensor dloss, Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, Tensor lse, "
+        "int ignore_index, float scale, float softcap, str precision, bool needs_hidden, bool needs_unembedding, "
+        "bool needs_bias) -> (Tensor, Tensor, Tensor)",
+        token_loss.token_loss_backward,
+        traced_token_loss_backward,
+    ),
+    "token_loss_with_gradient": Op(
+        "(Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, Tensor weights, int ignore_index, "
+        "float scale, float softcap, str precision, bool needs_unembedding, bool needs_bias) -> "
+        "(Tensor, Tensor, Tensor, Tensor, Tensor)",
+        token_loss.token_loss_with_gradient,
+        traced_token_loss_with_gradient,
+    ),
 }
 """By name; the Triton implementation of NAME is the function NAME of `sltfast.triton_kernels.NAME` (no trailing _)."""
 
@@ -84,13 +109,13 @@ def _triton(name: str) -> Callable[..., Any]:
     return launch
 
 
-_library = torch.library.Library("sltfast", "FRAGMENT")
+LIBRARY = torch.library.Library("sltfast", "FRAGMENT")
 for _name, _op in OPS.items():
     for _backend, _function in (("reference", _op.reference), ("triton", _triton(_name))):
-        _library.define(f"{_backend}_{_name}{_op.schema}")
-        _library.impl(f"{_backend}_{_name}", _function, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"sltfast::{_backend}_{_name}", _op.fake, lib=_library)
+        LIBRARY.define(f"{_backend}_{_name}{_op.schema}")
+        LIBRARY.impl(f"{_backend}_{_name}", _function, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"sltfast::{_backend}_{_name}", _op.fake, lib=LIBRARY)
     if _name in native_ops():
-        torch.library.register_fake(f"sltfast::native_{_name}", _op.fake, lib=_library)
+        torch.library.register_fake(f"sltfast::native_{_name}", _op.fake, lib=LIBRARY)
     for _device in PREFERENCE:
         refusals(_name, _device)
