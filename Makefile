@@ -105,6 +105,12 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/readme_tables.py
 
+# needs nvcc, and the disassembler that comes with triton
+.PHONY: kernels
+kernels: build ## compile the GPU kernels for every architecture; rewrite their table in csrc/README.md
+	$(PIP) install 'sltfast[gpu]'
+	$(PY) -m benchmarks.static
+
 .PHONY: examples
 examples: build $(STAMPS)/smollm2 ## run every example
 	for example in examples/*.py; do echo "== $$example"; $(PY) "$$example"; done

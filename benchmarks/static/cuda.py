@@ -1,5 +1,6 @@
 """Compiles every csrc/cuda/*.cu for every architecture, warnings and spills being errors, and makes its rows."""
 
+import re
 import subprocess
 import tempfile
 import time
@@ -21,8 +22,15 @@ COUNTED: dict[str, Callable[[Kernel, Row], list[Row]]] = {"langevin_step": lange
 """By file: the rows of a kernel whose hot path is counted, none for one that is only compiled."""
 
 
-def cubin(source: Path, arch: int) -> bytes:
-    """`source` compiled for sm_`arch`; raises, with what the compiler said, on a warning or a spill."""
+SPILLS = re.compile(r"Function properties for (\S+)\n.*?(\d+) bytes spill stores, (\d+) bytes spill loads")
+
+
+def cubin(source: Path, arch: int) -> tuple[bytes, dict[str, int]]:
+    """`source` compiled for sm_`arch`, and the bytes that each kernel spills.
+
+    Raises:
+        RuntimeError: a warning or a spill, with what the compiler said.
+    """
     include = Path(torch.__file__).resolve().parent / "include"
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.cubin"
@@ -30,13 +38,17 @@ def cubin(source: Path, arch: int) -> bytes:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-        return target.read_bytes()
+        return target.read_bytes(), {name: int(a) + int(b) for name, a, b in SPILLS.findall(done.stderr)}
+
+
+RULES = ("plain", "preconditioned", "momentum")
+"""langevin_table.cuh's enum, in order."""
 
 
 def short_name(kernel: str) -> str:
-    """`void sltfast::(anonymous namespace)::f<(sltfast::Method)0, float>(…)` → `f<0, float>`."""
+    """`void sltfast::(anonymous namespace)::f<(sltfast::Rule)0, float>(…)` → `f<plain, float>`."""
     name = kernel.replace("(anonymous namespace)::", "").replace("sltfast::", "").removeprefix("void ")
-    return name.replace("(Method)", "").replace("(bool)", "").partition("(")[0]
+    return re.sub(r"\(Rule\)(\d)", lambda rule: RULES[int(rule[1])], name).replace("(bool)", "").partition("(")[0]
 
 
 def rows() -> list[Row]:
@@ -45,10 +57,11 @@ def rows() -> list[Row]:
     for source in sorted(CUDA.glob("*.cu")):
         for arch in ARCHITECTURES:
             start = time.perf_counter()
-            kernels = kernels_of(cubin(source, arch))
+            machine_code, spills = cubin(source, arch)
+            kernels = kernels_of(machine_code)
             print(f"{source.name} sm_{arch}: {len(kernels)} kernels, {time.perf_counter() - start:.1f} s")
             for kernel in kernels:
-                row = plain_row(source.stem, short_name(kernel.name), "CUDA", arch, kernel)
+                row = plain_row(source.stem, short_name(kernel.name), "CUDA", arch, kernel, spills[kernel.symbol])
                 counted = COUNTED[source.stem](kernel, row) if source.stem in COUNTED else []
                 out += counted or [row]
     return out

@@ -24,14 +24,16 @@ def _target(operands: str) -> str | None:
 
 
 def successors(code: Sequence[Jumps]) -> list[list[int]]:
-    """Instructions that may follow each; a call returns, and BSYNC goes on where its BSSY said."""
+    """Instructions that may follow each; a call of a function returns, BSYNC goes on where its BSSY said."""
     at = {label: i for i, instruction in enumerate(code) for label in instruction.labels}
     joins = {x.operands.split(",")[0]: at[_target(x.operands) or ""] for x in code if x.name == "BSSY"}
     out = []
     for i, x in enumerate(code):
         after = [i + 1] if i + 1 < len(code) else []
-        if x.name in ("BRA", "BRX", "JMP"):
-            target = _target(x.operands)
+        target = _target(x.operands)
+        # on sm_80 a far jump out of a loop is written as a call of a place in the same kernel
+        jumps = x.name in ("BRA", "BRX", "JMP") or (x.name == "CALL" and target is not None and target[:3] == ".L_")
+        if jumps:
             inside = [at[target]] if target in at else []
             never_falls = not x.conditional and not re.match(r"!?U?P\d", x.operands) and "DIV" not in x.operands
             after = inside if never_falls else after + inside

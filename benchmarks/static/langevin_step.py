@@ -5,17 +5,18 @@ from benchmarks.static.sass import Kernel
 
 GROUP = 4
 CHAINS = (1, 4, 16)
-PER_CHAIN = {"sgld": 12, "rmsprop": 20, "momentum": 20}
+PER_CHAIN = {"plain": 12, "preconditioned": 20, "momentum": 20}
 """Bytes of one chain's own tensors in float32: read g and w, write w; v or m read and written."""
 
 
 def counted(kernel: Kernel, row: Row) -> list[Row]:
     """One row for each of CHAINS: 4 bytes of w* are shared by C chains."""
-    method = next((name for name in PER_CHAIN if f"{name}" in kernel.name), None)
-    if method is None:
+    if "hot" not in row.kernel:
         return []
+    rule = next(name for name in PER_CHAIN if name in row.kernel)
     chain = max((loop for loop in kernel.loops if loop.turn.written), key=lambda loop: loop.depth)
-    shared = next(loop for loop in kernel.loops if set(chain.own) <= set(loop.inner) and loop.turn.read)
+    around = [loop for loop in kernel.loops if set(chain.own) <= set(loop.inner)]
+    shared = max(around, key=lambda loop: loop.depth)
     return [
         counted_row(
             row,
@@ -23,7 +24,7 @@ def counted(kernel: Kernel, row: Row) -> list[Row]:
             counted_per="coordinate",
             units=GROUP,
             chains=chains,
-            floor=PER_CHAIN[method] + 4 / chains,
+            floor=PER_CHAIN[rule] + 4 / chains,
         )
         for chains in CHAINS
     ]

@@ -36,9 +36,9 @@ class Row:
     h200_ms: float | str = ""
 
 
-def plain_row(op: str, name: str, source: str, arch: int, kernel: Kernel) -> Row:
+def plain_row(op: str, name: str, source: str, arch: int, kernel: Kernel, spill_bytes: int) -> Row:
     """What the compiler says, and nothing counted."""
-    return Row(op, name, source, f"sm_{arch}", kernel.registers, kernel.local + kernel.stack, kernel.shared)
+    return Row(op, name, source, f"sm_{arch}", kernel.registers, spill_bytes, kernel.shared)
 
 
 def counted_row(

@@ -49,9 +49,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a cubin; spills are local memory that is not on its stack frame."""
+    """One kernel of a cubin, by its demangled name; stack and local memory hold what registers do not."""
 
     name: str
+    symbol: str
     registers: int
     stack: int
     shared: int
@@ -114,5 +115,5 @@ def kernels_of(cubin: bytes) -> list[Kernel]:
     for mangled, text in zip(sections[1::2], sections[2::2], strict=True):
         registers, stack, shared, local = map(int, usage[mangled])
         name = _output(["c++filt", mangled]).strip()
-        out.append(Kernel(name, registers, stack, shared, local, _code(text.splitlines())))
+        out.append(Kernel(name, mangled, registers, stack, shared, local, _code(text.splitlines())))
     return out

@@ -33,7 +33,9 @@ SLT_HD ChainStep chain_step(const LangevinMethod& m, const double* h, int64_t t,
   s.noise = sqrt(m.inert ? m.friction * h[0] : h[0]) * h[4], s.box = h[5];
   s.kept = 1.0 - (m.thermal ? thermostat : m.friction);
   s.alpha = m.alpha, s.eps = m.eps;
-  s.correction = m.corrected ? 1.0 / (1.0 - pow(m.alpha, static_cast<double>(t) + 1)) : 1.0;
+  // 1 − α^{t+1} without cancellation
+  const double gone = 0.0 - expm1((static_cast<double>(t) + 1) * log(m.alpha));
+  s.correction = m.corrected ? 1.0 / gone : 1.0;
   s.seed = m.seed, s.stream = m.stream;
   s.step = static_cast<uint32_t>(t), s.chain = static_cast<uint32_t>(chain);
   return s;

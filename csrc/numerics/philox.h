@@ -50,7 +50,7 @@ SLT_HD void philox_words(const PhiloxStream<L>& s, typename L::Wide c0, typename
   const Wide second = L::multiply(L::high(first) ^ s.c3_k1, kPhiloxM1);
   c0 = L::high(second) ^ s.a1_k0;
   Wide c1 = second, c2 = first ^ s.p0_k1, c3 = s.p0_low;
-#pragma GCC unroll 8
+  SLT_UNROLL(8)
   for (int r = 0; r < 8; ++r) {
     const Wide p0 = L::multiply(c0, kPhiloxM0);
     const Wide p1 = L::multiply(c2, kPhiloxM1);

@@ -40,7 +40,7 @@ namespace cuda_threads {
 
 struct Warp {
   std::barrier<> gate;
-  uint64_t lanes[warpSize] = {};
+  uint64_t lanes[2][warpSize] = {};  // in turn, so that one barrier an exchange is enough
   explicit Warp(std::ptrdiff_t threads) : gate(threads) {}
 };
 
@@ -57,6 +57,7 @@ struct Place {
   Block* block = nullptr;
   Warp* warp = nullptr;
   unsigned lane = 0;
+  unsigned turn = 0;
 };
 inline thread_local constinit Place here{};
 
@@ -72,11 +73,10 @@ auto exchange(unsigned mask, T value, const Read& read) {
   static_assert(sizeof(T) <= sizeof(uint64_t) && std::is_trivially_copyable_v<T>);
   whole_warp(mask);
   Warp& warp = *here.warp;
-  std::memcpy(&warp.lanes[here.lane], &value, sizeof value);
+  uint64_t* lanes = warp.lanes[here.turn ^= 1];
+  std::memcpy(&lanes[here.lane], &value, sizeof value);
   warp.gate.arrive_and_wait();
-  const auto out = read(warp.lanes);
-  warp.gate.arrive_and_wait();
-  return out;
+  return read(lanes);
 }
 
 // The value of lane `from`; a lane outside of [first, first + width) gives the thread its own.

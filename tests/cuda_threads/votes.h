@@ -1,6 +1,8 @@
 // Votes of a warp, over the lanes that the warp has.
 #pragma once
 
+#include <bit>
+
 #include "threads.h"
 
 inline unsigned __ballot_sync(unsigned mask, int vote) {
@@ -13,5 +15,6 @@ inline unsigned __ballot_sync(unsigned mask, int vote) {
     return out;
   });
 }
+inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, !vote) == 0; }
