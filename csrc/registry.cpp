@@ -12,6 +12,10 @@ STABLE_TORCH_LIBRARY(sltfast, m) {
   m.def(
       "native_grouped_gradient_products(Tensor left_a, Tensor right_a, Tensor left_b, "
       "Tensor right_b, str algorithm) -> Tensor");
+  m.def(
+      "native_grouped_gradient_step_(Tensor(a!) w, Tensor left, Tensor right, Tensor? weights, "
+      "Tensor anchor, Tensor segment, Tensor hyper, Tensor step, Tensor chains, int seed, "
+      "int stream, Tensor? loss, Tensor(b!)? alive, Tensor(c!)? death_step, str precision) -> ()");
   m.def("native_grouped_gradient_inner(Tensor left, Tensor right, Tensor v) -> Tensor");
   m.def(
       "native_comoment_(Tensor(a!) count, Tensor(b!) mean_x, Tensor(c!) m2_x, Tensor(d!)? mean_y, "

@@ -59,7 +59,8 @@ void tiled(const Pair& p, double* out) {
       tiles.push_back({r, std::min(kTile, m - r), c, std::min(kTile, n - c),
                        p.symmetric && c != r ? 2.0 : 1.0});
   const int64_t area = std::min(kTile, m) * std::min(kTile, n);
-  const int64_t together = std::min(samples, std::max<int64_t>(1, kTile * kTile / area));
+  // samples of a unit of work: few enough that several threads find some
+  const int64_t together = std::min((samples + 3) / 4, std::max<int64_t>(1, kTile * kTile / area));
   const int64_t blocks = (samples + together - 1) / together, shapes = tiles.size();
   const int64_t units = blocks * shapes, workers = workers_for(units);
   std::vector<std::vector<char>> scratch(workers);

@@ -10,17 +10,18 @@
 namespace sltfast {
 
 // Calls f(worker, unit) for every unit in 0..units − 1; a worker takes the next unit when it is
-// free, and no two calls with one worker overlap. Inside f a GEMM runs on the calling thread alone
-// wherever there is more than one worker.
+// free, and no two calls with one worker overlap. Inside f a GEMM runs on the calling thread alone,
+// so that its bits do not depend on the number of threads.
 template <class F>
 void share_work(int64_t units, int64_t workers, const F& f) {
-  if (workers <= 1) {
+  if (torch::stable::get_num_threads() == 1) {
     for (int64_t unit = 0; unit < units; ++unit) f(0, unit);
     return;
   }
   std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
+  // a single index would run outside of a parallel region
+  torch::stable::parallel_for(0, std::max<int64_t>(2, workers), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < std::min(end, workers); ++worker)
       for (int64_t unit = next++; unit < units; unit = next++) f(worker, unit);
   });
 }

@@ -17,7 +17,8 @@ from sltfast.ops.comoment import (
 )
 from sltfast.ops.comoment_arguments import PRECISIONS, Comoments
 from sltfast.ops.comoment_tiles import correlate_draws, rank_draws, standardised_draws
-from sltfast.ops.grouped_gradient import grouped_gradient_inner, grouped_gradient_products
+from sltfast.ops.grouped_gradient_products import grouped_gradient_inner, grouped_gradient_products
+from sltfast.ops.grouped_gradient_step import epilogue_refusal, grouped_gradient, grouped_gradient_step_
 from sltfast.ops.langevin_arguments import HYPER, METHODS, METRICS
 from sltfast.ops.langevin_step import LangevinStep, langevin_step_
 from sltfast.ops.reference.philox import philox_normals
@@ -46,8 +47,11 @@ __all__ = [
     "comoment_top_k_",
     "comoments",
     "correlate_draws",
+    "epilogue_refusal",
+    "grouped_gradient",
     "grouped_gradient_inner",
     "grouped_gradient_products",
+    "grouped_gradient_step_",
     "langevin_step_",
     "philox_normals",
     "rank_draws",

@@ -34,6 +34,11 @@ def _run(op: str, backend: str, arguments: tuple[Any, ...], device: torch.device
         raise
 
 
+def rounds_products(device: torch.device) -> bool:
+    """Has the process allowed float32 products in TF32 there? Ours keep their bound: they turn to float64."""
+    return device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+
+
 def comoments(
     groups: int, n: int, m: int | None = None, *, block: bool = True, device: torch.device | str = "cpu"
 ) -> Comoments:
@@ -77,8 +82,9 @@ def comoment_(
         valid: bool or uint8 [G, k], which draws count; stays on the device. Values of draws that do not count are not
             looked at; a NaN in one that does makes its variable's moments NaN.
         precision: of the products alone. "fp32" rounds centred draws to float32 and sums the batch in float32: it adds
-            at most (k + 3)·2⁻²⁴·√(M2_x·M2_y) to a co-moment, where M2 is the batch's, usually √k of that. "fp64" adds
-            (k + 3)·2⁻⁵³. Deviations from the mean must lie within 1e±18 for "fp32".
+            at most (k + 3)·2⁻²⁴·√(M2_x·M2_y) to a co-moment, where M2 is the batch's, usually √k of that; deviations
+            from the mean must lie within 1e±18. "fp64" adds (k + 3)·2⁻⁵³, and is what runs where the process has
+            allowed TF32.
         backend: "auto", "native", "triton" or "reference" (see `ops.backend.refusals`).
 
     Raises:
@@ -88,6 +94,8 @@ def comoment_(
 
     Source: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance".
     """
+    if precision == "fp32" and rounds_products(x.device):
+        precision = "fp64"
     _run(
         "comoment_",
         backend,

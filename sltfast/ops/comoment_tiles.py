@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sltfast.ops.comoment import comoment_, comoment_standardise_, comoment_top_k_, comoments
+from sltfast.ops.comoment import comoment_, comoment_standardise_, comoment_top_k_, comoments, rounds_products
 
-_TILE = 2048  # rows and columns; BLAS is at its full rate, and a float32 tile takes 16 MB
+_TILE = {"cpu": 512, "cuda": 4096}  # rows and columns: BLAS is near its full rate, and a CPU's tile stays in cache
 
 
 def standardised_draws(
@@ -47,7 +47,8 @@ def correlate_draws(
 ) -> Tensor:
     """Correlation of every x with every y over k draws, in [−1, 1]; where y is x half of it is computed.
 
-    The products are `dtype`'s: float32 errs by at most (k + 3)·2⁻²⁴. Beside the result it takes the standardised draws
+    The products are `dtype`'s: float32 errs by at most (k + 3)·2⁻²⁴ (where the process has allowed TF32 they are
+    float64's). Beside the result it takes the standardised draws
     and one tile. Zero variance and diagonal as in `comoment_correlation`.
 
     Args:
@@ -67,7 +68,7 @@ def correlate_draws(
     r = torch.empty(shape, dtype=dtype, device=x.device) if out is None else out
     if tuple(r.shape) != shape or r.dtype != dtype:
         raise ValueError(f"out must be {dtype} of shape {list(shape)}, got {r.dtype} of shape {list(r.shape)}")
-    for rows, columns in _tiles(*shape, symmetric=y is None):
+    for rows, columns in _tiles(*shape, symmetric=y is None, device=x.device):
         tile = _correlate(zx, zy, rows, columns, r[rows, columns], own=y is None)
         if y is None and rows != columns:
             r[columns, rows] = tile.T
@@ -107,27 +108,34 @@ def rank_draws(
     n, m = zx.shape[1], zy.shape[1]
     values = torch.zeros(n, k, dtype=dtype, device=x.device)
     indices = torch.full((n, k), -1, device=x.device)
-    scratch = torch.empty(min(n, _TILE) * min(m, _TILE), dtype=dtype, device=x.device)
-    for rows, columns in _tiles(n, m, symmetric=False):
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        tile = scratch[: shape[0] * shape[1]].view(shape)
+    for rows, columns in _tiles(n, m, symmetric=y is None, device=x.device):
+        tile = torch.empty(rows.stop - rows.start, columns.stop - columns.start, dtype=dtype, device=x.device)
         _correlate(zx, zy, rows, columns, tile, own=y is None)
-        row = rows.start if y is None else None
-        comoment_top_k_(
-            values[rows], indices[rows], tile, column=columns.start, row=row, absolute=absolute, backend=backend
-        )
+        turns = [(rows, columns, tile)]
+        if y is None and rows != columns:
+            turns.append((columns, rows, tile.T.contiguous()))
+        for here, there, matrix in turns:
+            row = here.start if y is None else None
+            comoment_top_k_(
+                values[here], indices[here], matrix, column=there.start, row=row, absolute=absolute, backend=backend
+            )
     return values, indices
 
 
-def _tiles(n: int, m: int, *, symmetric: bool) -> Iterator[tuple[slice, slice]]:
+def _tiles(n: int, m: int, *, symmetric: bool, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of every tile; of a symmetric matrix those on and above the diagonal."""
-    for i in range(0, n, _TILE):
-        for j in range(i if symmetric else 0, m, _TILE):
-            yield slice(i, min(i + _TILE, n)), slice(j, min(j + _TILE, m))
+    side = _TILE.get(device.type, _TILE["cpu"])
+    for i in range(0, n, side):
+        for j in range(i if symmetric else 0, m, side):
+            yield slice(i, min(i + side, n)), slice(j, min(j + side, m))
 
 
 def _correlate(zx: Tensor, zy: Tensor, rows: slice, columns: slice, out: Tensor, *, own: bool) -> Tensor:
-    torch.mm(zx[:, rows].T, zy[:, columns], out=out)
+    left, right = zx[:, rows].T, zy[:, columns]
+    if out.dtype == torch.float32 and rounds_products(out.device):
+        out.copy_(left.double() @ right.double())
+    else:
+        torch.mm(left, right, out=out)
     out.clamp_(-1.0, 1.0)
     if own and rows == columns:
         out.triu_().add_(out.triu(1).T)  # BLAS need not give a symmetric matrix, to the bit

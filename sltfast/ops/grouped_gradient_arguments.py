@@ -1,10 +1,13 @@
 """Every rule about the arguments of the ops on grouped gradients, with the error that names the mend."""
 
+import torch
 from torch import Tensor
 
-from sltfast.ops.arguments import MASTER_DTYPES, dtype_names
+from sltfast.ops.arguments import LOW_DTYPES, MASTER_DTYPES, dtype_names
+from sltfast.ops.langevin_arguments import check_langevin_step
 
 ALGORITHMS = ("auto", "ghost", "formed")
+PRECISIONS = ("ieee", "tf32", "bf16")
 
 
 def _check_matrices(name: str, tensor: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
@@ -40,3 +43,62 @@ def check_grouped_gradient_inner(left: Tensor, right: Tensor, v: Tensor) -> None
     _check_matrices("left", left, (None, None, None), left)
     _check_matrices("right", right, (*left.shape[:2], None), left)
     _check_matrices("v", v, (left.shape[2], right.shape[2]), left)
+
+
+def check_grouped_gradient_step(
+    w: Tensor,
+    left: Tensor,
+    right: Tensor,
+    weights: Tensor | None,
+    anchor: Tensor,
+    segment: Tensor,
+    hyper: Tensor,
+    step: Tensor,
+    chains: Tensor,
+    seed: int,
+    stream: int,
+    loss: Tensor | None,
+    alive: Tensor | None,
+    death_step: Tensor | None,
+    precision: str,
+) -> None:
+    """Raise the first broken rule of `ops.grouped_gradient_step_` (positional, in the schema's order)."""
+    if segment.dim() != 1 or segment.shape[0] != 5:
+        raise ValueError(
+            f"segment must have shape [5] (offset, numel, element, run, stride), got {list(segment.shape)}"
+        )
+    nothing = [w.new_empty(0)]
+    check_langevin_step(
+        w, nothing, [anchor], segment[None], hyper, step, chains, seed, stream, "sgld",
+        None, None, None, [], [], loss, alive, death_step, None, [], 0.99, 0.1, 1.0, False,
+    )  # fmt: skip
+    own = (w.dtype, *LOW_DTYPES)
+    for name, factor in (("left", left), ("right", right)):
+        if factor.dim() != 3:
+            raise ValueError(f"{name} must have shape [C, N, *], got {list(factor.shape)}")
+        if factor.dtype not in own:
+            raise TypeError(f"{name} must be {dtype_names(own)}, got {dtype_names([factor.dtype])}")
+        if factor.device != w.device:
+            raise ValueError(f"{name} must be on {w.device}, got {factor.device}")
+        if tuple(factor.shape[:2]) != (w.shape[0], left.shape[1]):
+            raise ValueError(
+                f"{name} must have shape [{w.shape[0]}, {left.shape[1]}, *], got {list(factor.shape)} "
+                "(factors that the chains share: .expand)"
+            )
+    if weights is not None:
+        if weights.dtype != w.dtype:
+            raise TypeError(f"weights must be {dtype_names([w.dtype])}, got {dtype_names([weights.dtype])}")
+        if weights.shape != left.shape[:2]:
+            raise ValueError(f"weights must have shape {list(left.shape[:2])}, got {list(weights.shape)}")
+        if weights.device != w.device:
+            raise ValueError(f"weights must be on {w.device}, got {weights.device}")
+    numel, run = segment[1].item(), segment[3].item()
+    rows, columns = left.shape[2], right.shape[2]
+    if numel != rows * columns:
+        raise ValueError(f"segment must hold R·K = {rows}·{columns} coordinates, got {numel}")
+    if numel and run not in (columns, numel):
+        raise ValueError(f"segment's run must be K = {columns} (columns of a layer) or R·K = {numel}, got {run}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "ieee" and w.dtype == torch.float64:
+        raise ValueError(f"precision of a float64 w must be 'ieee', got {precision!r}")

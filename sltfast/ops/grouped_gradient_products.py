@@ -1,13 +1,10 @@
-"""Per-sample gradients of a layer, never stored: their inner products, and the step taken where a group's is formed."""
+"""Inner products of a layer's per-sample gradients, none of which is stored."""
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from sltfast.ops.backend import implementation
 from sltfast.ops.grouped_gradient_arguments import check_grouped_gradient_inner, check_grouped_gradient_products
+from sltfast.ops.running import run
 
 
 def grouped_gradient_products(
@@ -47,7 +44,8 @@ def grouped_gradient_products(
         RuntimeError: `backend` names one that cannot run here.
     """
     op = implementation("grouped_gradient_products", backend, left_a.device)
-    return _run(op, check_grouped_gradient_products, (left_a, right_a, left_b, right_b, algorithm))
+    products: Tensor = run(op, check_grouped_gradient_products, (left_a, right_a, left_b, right_b, algorithm))
+    return products
 
 
 def grouped_gradient_inner(left: Tensor, right: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
@@ -70,15 +68,5 @@ def grouped_gradient_inner(left: Tensor, right: Tensor, v: Tensor, *, backend: s
         RuntimeError: `backend` names one that cannot run here.
     """
     op = implementation("grouped_gradient_inner", backend, left.device)
-    return _run(op, check_grouped_gradient_inner, (left, right, v))
-
-
-def _run(op: Callable[..., Any], check: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
-    if torch.compiler.is_compiling():
-        return op(*arguments)
-    try:
-        return op(*arguments)
-    except RuntimeError:
-        # the op refuses before it writes; the Python rules say it better
-        check(*arguments)
-        raise
+    products: Tensor = run(op, check_grouped_gradient_inner, (left, right, v))
+    return products
