@@ -19,6 +19,7 @@ EXTRAS = {
     "lens": ("transformer-lens",),
     "gpu": ("triton",),
 }
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 NEEDED = ("torch", "numpy", "xarray", "zarr", "arviz-stats", "tqdm")
 
 
@@ -59,7 +60,12 @@ def diagnose() -> dict[str, Any]:
         "compiled": backend.build_facts(),
         "backends": {
             device: {
-                op: {"runs": backend.choose(op, "auto", torch.device(device)), "refused": backend.refusals(op, device)}
+                op: {
+                    "runs": {
+                        dtype: registration.runs(op, torch.device(device), getattr(torch, dtype)) for dtype in DTYPES
+                    },
+                    "refused": backend.refusals(op, torch.device(device)),
+                }
                 for op in registration.OPS
             }
             for device in devices
@@ -81,13 +87,9 @@ def as_text(facts: dict[str, Any]) -> str:
             [f"  {name}: {_spoken(value)}" for name, value in facts["compiled"].items()]
             or ["  nothing: plain PyTorch runs"]
         ),
-        "",
-        "backends",
     ]
     for device, ops in facts["backends"].items():
-        for op, found in ops.items():
-            lines.append(f"  {device}: {op}: {found['runs']} runs")
-            lines += [f"    {name} is refused: {reason}" for name, reason in found["refused"].items()]
+        lines += ["", *_backends(device, ops)]
     lines += ["", "packages", f"  {_versions(facts['packages'])}", "", "extras"]
     for extra, packages in facts["extras"].items():
         absent = [name for name, version in packages.items() if version is None]
@@ -95,6 +97,21 @@ def as_text(facts: dict[str, Any]) -> str:
         state = "complete" if not absent else f"pip install 'sltfast[{extra}]' adds {', '.join(absent)}"
         lines.append(f"  {extra}: {state}" + (f"   ({_versions(present)})" if present else ""))
     return "\n".join(lines)
+
+
+def _backends(device: str, ops: dict[str, Any]) -> list[str]:
+    """What runs by op and dtype, then each reason for a refusal once, with the ops that it holds for."""
+    width = max(map(len, ops)) + 2
+    lines = [f"{f'ops on {device}':{width + 2}}" + "".join(f"{dtype:11}" for dtype in DTYPES)]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for op, found in ops.items():
+        lines.append(f"  {op:{width}}" + "".join(f"{found['runs'][dtype] or '-':11}" for dtype in DTYPES))
+        for refused in found["refused"].items():
+            reasons.setdefault(refused, []).append(op)
+    lines.append("  -: not a dtype of its first tensor (low-precision weights are copies of float32 masters)")
+    for (name, reason), held in reasons.items():
+        lines.append(f"  {name} is refused{'' if len(held) == len(ops) else ' for ' + ', '.join(held)}: {reason}")
+    return [line.rstrip() for line in lines]
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sltfast.ops.backend import PREFERENCE, native_ops, refusals
+from sltfast.ops.arguments import LOW_DTYPES, MASTER_DTYPES
+from sltfast.ops.backend import PREFERENCE, choose, native_ops, refusals
 from sltfast.ops.reference import comoment, grouped_gradient_products, grouped_gradient_step, langevin_step, token_loss
 from sltfast.ops.token_loss_arguments import (
     traced_token_loss,
@@ -30,11 +31,15 @@ def _one_number_a_sample(left: Tensor, *_: object) -> Tensor:
 
 
 class Op(NamedTuple):
-    """What is registered under one name; `fake` makes the outputs that a tracer sees."""
+    """What is registered under one name; `fake` makes the outputs that a tracer sees.
+
+    `dtypes` are those of the first tensor; which others go with it, the faces say.
+    """
 
     schema: str
     reference: Callable[..., Any]
     fake: Callable[..., Any] = _writes_in_place
+    dtypes: tuple[torch.dtype, ...] = MASTER_DTYPES
 
 
 OPS: dict[str, Op] = {
@@ -88,6 +93,7 @@ OPS: dict[str, Op] = {
         "float softcap, str precision) -> (Tensor, Tensor)",
         token_loss.token_loss,
         traced_token_loss,
+        (*MASTER_DTYPES, *LOW_DTYPES),
     ),
     "token_loss_backward": Op(
         "(Tensor dloss, Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, Tensor lse, "
@@ -95,6 +101,7 @@ OPS: dict[str, Op] = {
         "bool needs_bias) -> (Tensor, Tensor, Tensor)",
         token_loss.token_loss_backward,
         traced_token_loss_backward,
+        (*MASTER_DTYPES, *LOW_DTYPES),
     ),
     "token_loss_with_gradient": Op(
         "(Tensor hidden, Tensor unembedding, Tensor? bias, Tensor targets, Tensor weights, int ignore_index, "
@@ -102,6 +109,7 @@ OPS: dict[str, Op] = {
         "(Tensor, Tensor, Tensor, Tensor, Tensor)",
         token_loss.token_loss_with_gradient,
         traced_token_loss_with_gradient,
+        (*MASTER_DTYPES, *LOW_DTYPES),
     ),
 }
 """By name; the Triton implementation of NAME is the function NAME of `sltfast.triton_kernels.NAME` (no trailing _)."""
@@ -125,3 +133,8 @@ for _name, _op in OPS.items():
         torch.library.register_fake(f"sltfast::native_{_name}", _op.fake, lib=LIBRARY)
     for _device in PREFERENCE:
         refusals(_name, _device)
+
+
+def runs(op: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that "auto" takes for an op on a device, or "" where the op does not take `dtype`."""
+    return choose(op, "auto", device) if dtype in OPS[op].dtypes else ""

@@ -19,22 +19,28 @@ def test_facts(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["torch"]["version"] == torch.__version__
     assert facts["torch"]["threads"] == torch.get_num_threads()
     assert facts["compiled"] == json.loads(json.dumps(backend.build_facts()))
-    assert facts["backends"]["cpu"]["langevin_step_"]["runs"] == "native"
+    assert facts["backends"]["cpu"]["langevin_step_"]["runs"] == {
+        "float32": "native", "float64": "native", "bfloat16": "", "float16": ""
+    }  # fmt: skip
     assert facts["extras"]["hf"]["transformers"]
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for part in ("compiled in", "backends", "cpu: langevin_step_: native runs", "extras", "threads on"):
+    for part in ("compiled in", "ops on cpu", "extras", "threads on", "triton is refused"):
         assert part in said
+    rows = {words[0]: words[1:] for line in said.splitlines() if (words := line.split())}
+    assert rows["langevin_step_"] == ["native", "native", "-", "-"]
+    assert rows["token_loss"] == ["native"] * 4
 
 
 def test_it_says_why_a_backend_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "refusals", lambda op, device="cpu": {"native": "nobody built it"})
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    assert "cpu: langevin_step_: reference runs" in said
+    rows = {words[0]: words[1:] for line in said.splitlines() if (words := line.split())}
+    assert rows["langevin_step_"] == ["reference", "reference", "-", "-"]
     assert "native is refused: nobody built it" in said
 
 
