@@ -102,6 +102,7 @@ soak: build $(STAMPS)/test $(STAMPS)/smollm2 ## the tests that take minutes
 bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's numbers, from this machine
 	$(PY) benchmarks/langevin_step.py
 	$(PY) benchmarks/llc.py
+	$(PY) benchmarks/per_sample.py
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/readme_tables.py
 

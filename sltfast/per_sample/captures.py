@@ -47,6 +47,7 @@ class Captures(TorchFunctionMode):
         self._expected = dict.fromkeys(parameters, 0)
         self._arrived: dict[str, list[Use]] = {name: [] for name in parameters}
         self._unknown: set[str] = set()
+        self._leaves: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func`` by its rule, or as it is."""
@@ -93,10 +94,8 @@ class Captures(TorchFunctionMode):
         name = self.names[id(parameter)]
         if name not in self._expanded:
             shape = (self.batch, *parameter.shape)
-            leaf = parameter.detach().expand(shape).requires_grad_()
-            leaf.register_hook(lambda gradient: self._arrive(name, lambda d: Whole(d.reshape(len(d), -1)), gradient))
+            self._expanded[name] = parameter.detach().expand(shape).requires_grad_()
             self._expected[name] += 1
-            self._expanded[name] = leaf
         return self._expanded[name]
 
     def _arrive(self, name: str, factor: Factor, gradient: Tensor) -> None:
@@ -116,19 +115,27 @@ class Captures(TorchFunctionMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            name = self.names.get(id(getattr(node, "variable", None)))
-            if name is not None:
-                self._unknown.add(name)
+            leaf = getattr(node, "variable", None)
+            if leaf is not None:
+                self._leaves.append(leaf)
+                name = self.names.get(id(leaf))
+                if name is not None:
+                    self._unknown.add(name)
             stack.extend(following for following, _ in node.next_functions)
         return [name for name in self.parameters if name in self._unknown]
 
     def backward(self, total: Tensor) -> None:
-        """Pass back from ``total``, reducing parameter after parameter."""
-        inputs = [leaf for leaf in (self.anchor, *self._expanded.values()) if leaf is not None]
-        if inputs and total.requires_grad:
-            torch.autograd.backward(total, inputs=inputs)
-        for leaf in inputs:
-            leaf.grad = None
+        """Pass back from ``total`` to every leaf that ``unknown`` met, reducing parameter after parameter.
+
+        A hook runs only on the way to a leaf that is asked for, and a watched output may owe its gradient to any of
+        them: a parameter without a rule, or a tensor of the caller's.
+        """
+        found = torch.autograd.grad(total, self._leaves, allow_unused=True) if self._leaves else ()
+        gradients = dict(zip(map(id, self._leaves), found, strict=True))
+        for name, leaf in self._expanded.items():
+            gradient = gradients.get(id(leaf))
+            if gradient is not None:
+                self._arrive(name, lambda d: Whole(d.reshape(len(d), -1)), gradient)
         for name, uses in self._arrived.items():
             if uses:  # some use has no part in the loss
                 self.reduce(name, uses)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sltfast.per_sample.captures import Captures, Rule
-from sltfast.per_sample.uses import Outer, Whole
+from sltfast.per_sample.uses import Outer, Patches, Whole
 
 Pair = tuple[int, int]
 
@@ -49,15 +49,22 @@ def convolution(
         return NotImplemented
     output = func(input, captures.held(weight), captures.held(bias), stride, padding, dilation, groups)
 
-    def factor(d: Tensor) -> Outer:
-        size: Pair = (1, weight.shape[2]) if dimensions == 1 else (weight.shape[2], weight.shape[3])
-        steps = _pair(dilation, dimensions, 1)
-        image = _padded(input[:, :, None] if dimensions == 1 else input, padding, dimensions, size, steps)
-        patches = F.unfold(image.to(d.dtype), size, dilation=steps, stride=_pair(stride, dimensions, 1))
-        count = captures.batch * groups
-        left = d.reshape(count, d.shape[1] // groups, -1).mT  # [B·groups, T, out/groups]
-        right = patches.reshape(count, patches.shape[1] // groups, -1).mT  # [B·groups, T, in/groups·k]
-        return Outer(left, right, groups)
+    size: Pair = (1, weight.shape[2]) if dimensions == 1 else (weight.shape[2], weight.shape[3])
+    steps = _pair(dilation, dimensions, 1)
+
+    def factor(d: Tensor) -> Patches:
+        positions = d[0, 0].numel()
+
+        def make(items: slice) -> Outer:
+            x = input[items].to(d.dtype)
+            image = _padded(x[:, :, None] if dimensions == 1 else x, padding, dimensions, size, steps)
+            patches = F.unfold(image, size, dilation=steps, stride=_pair(stride, dimensions, 1))
+            count = len(x) * groups
+            left = d[items].reshape(count, d.shape[1] // groups, positions).mT  # [b·groups, T, out/groups]
+            right = patches.reshape(count, -1, positions).mT  # [b·groups, T, in/groups·k]
+            return Outer(left, right, groups)
+
+        return Patches(make, captures.batch, positions * (weight[0].numel() * groups + d.shape[1]))
 
     return captures.watch(output, [(weight, factor), (bias, lambda d: Whole(d.flatten(2).sum(2)))])
 

@@ -1,5 +1,5 @@
-"""Parameters that scale or shift activations coordinate by coordinate: gains of RMS norms in every spelling,
-LayerScale, learned positions.
+"""Parameters that scale or shift activations coordinate by coordinate, or stand beside them: gains of RMS norms in
+every spelling, LayerScale, learned positions, class tokens.
 
 Each item gets the parameter once over, a leaf [B, *shape] without storage: its gradient is the item's own.
 """
@@ -67,6 +67,15 @@ def elementwise(captures: Captures, func: Any, *args: Any, **kwargs: Any) -> Any
     return func(*arguments, **kwargs)
 
 
+def expand(captures: Captures, func: Any, input: Tensor, *sizes: Any) -> Any:
+    """A token of parameters [1, …] given to every item: each gets its own."""
+    wanted = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    known = captures.tracks(input) and len(wanted) == input.ndim > 1
+    if not known or len(input) != 1 or wanted[0] != captures.batch:
+        return NotImplemented
+    return func(captures.expanded(input).squeeze(1), *sizes)
+
+
 def _functions() -> dict[Any, Rule]:
     found: dict[Any, Rule] = {}
     for name in (*UNARY, *BINARY):
@@ -80,6 +89,7 @@ def _functions() -> dict[Any, Rule]:
             found[in_place] = elementwise
     for function in (torch.rsub, torch.Tensor.__rsub__, torch.Tensor.__rdiv__):
         found[function] = elementwise
+    found[torch.Tensor.expand] = expand
     return found
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sltfast.ops import grouped_gradient_inner, grouped_gradient_products
 
-FORMED_BYTES = 1 << 25
-"""Gradients formed side by side, where they must be, take no more than this (but one item's at least)."""
+ROOM = 1 << 25
+"""Bytes for what must be made of several items side by side; one item's at least."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,14 @@ class Outer:
     def __len__(self) -> int:
         return len(self.left) // self.groups
 
-    def form(self, items: slice) -> Tensor:
-        """[b, groups·p·q]."""
+    def some(self, items: slice) -> Outer:
+        """The use by some of the items."""
         part = slice(items.start * self.groups, items.stop * self.groups)
-        return (self.left[part].mT @ self.right[part]).reshape(items.stop - items.start, -1)
+        return Outer(self.left[part], self.right[part], self.groups)
+
+    def form(self) -> Tensor:
+        """g_i, [B, groups·p·q]."""
+        return (self.left.mT @ self.right).reshape(len(self), -1)
 
     def along(self, direction: Tensor) -> Tensor:
         """⟨g_i, v⟩ [B] for v flat."""
@@ -54,11 +58,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def form(self, items: slice) -> Tensor:
-        """[b, height·d]."""
-        ids, values = self.ids[items], self.values[items]
-        formed = values.new_zeros(len(ids), self.height, values.shape[-1])
-        return formed.scatter_add_(1, ids[..., None].expand_as(values), values).flatten(1)
+    def some(self, items: slice) -> Rows:
+        """The use by some of the items."""
+        return Rows(self.ids[items], self.values[items], self.height)
+
+    def form(self) -> Tensor:
+        """g_i, [B, height·d]."""
+        formed = self.values.new_zeros(len(self), self.height, self.values.shape[-1])
+        return formed.scatter_add_(1, self.ids[..., None].expand_as(self.values), self.values).flatten(1)
 
     def along(self, direction: Tensor) -> Tensor:
         """⟨g_i, v⟩ [B] for v flat."""
@@ -75,44 +82,85 @@ class Whole:
     def __len__(self) -> int:
         return len(self.values)
 
-    def form(self, items: slice) -> Tensor:
-        """[b, numel]."""
-        return self.values[items]
+    def some(self, items: slice) -> Whole:
+        """The use by some of the items."""
+        return Whole(self.values[items])
+
+    def form(self) -> Tensor:
+        """g_i, [B, numel]."""
+        return self.values
 
     def along(self, direction: Tensor) -> Tensor:
         """⟨g_i, v⟩ [B] for v flat."""
         return self.values @ direction
 
 
-Use = Outer | Rows | Whole
+@dataclass(frozen=True)
+class Patches:
+    """A use that is ``Outer`` with a larger right factor than is worth holding: made for a few items at a time."""
+
+    make: Callable[[slice], Outer]
+    count: int  # B
+    numbers: int  # in the factors of one item
+
+    def __len__(self) -> int:
+        return self.count
+
+    def some(self, items: slice) -> Outer:
+        """The use by some of the items."""
+        return self.make(items)
+
+    def along(self, direction: Tensor) -> Tensor:
+        """⟨g_i, v⟩ [B] for v flat."""
+        return torch.cat([self.make(items).along(direction) for items in _slices(len(self), self.numbers)])
+
+
+Held = Outer | Rows | Whole
+Use = Held | Patches
 
 
 def squared_norms(uses: Sequence[Use], shape: torch.Size, mask: Tensor | None) -> Tensor:
     """|Σ_a g_i^(a)|² [B] of one parameter, over the coordinates where ``mask`` (flat) is True, or over all."""
-    if mask is not None:
-        block = _block(mask, shape)
-        if block is None or any(isinstance(use, Outer) and use.groups > 1 for use in uses):
-            return _formed(uses, lambda g: g[:, mask].square().sum(1))
-        uses = [_restricted(use, *block, mask) for use in uses]
-    if len({(type(use), getattr(use, "groups", 1)) for use in uses} - {(Rows, 1)}) > 1:
-        return _formed(uses, lambda g: g.square().sum(1))
-    total = sum(inner(use, use) for use in uses)
-    cross = [inner(a, b) for k, a in enumerate(uses) for b in uses[k + 1 :]]
+    numbers = max((use.numbers for use in uses if isinstance(use, Patches)), default=0)
+    if numbers:
+        slices = _slices(len(uses[0]), numbers)
+        return torch.cat([squared_norms([use.some(items) for use in uses], shape, mask) for items in slices])
+    held = [use for use in uses if not isinstance(use, Patches)]
+    block = None if mask is None else _block(mask, shape)
+    if not _of_one_kind(held) or (mask is not None and (block is None or _grouped(held))):
+        return _formed(held, shape, mask)
+    if mask is not None and block is not None:
+        held = [_restricted(use, *block, mask) for use in held]
+    total = sum(inner(use, use) for use in held)
+    cross = [inner(a, b) for k, a in enumerate(held) for b in held[k + 1 :]]
     return torch.as_tensor(total + 2 * sum(cross))
 
 
-def inner(a: Use, b: Use) -> Tensor:
-    """⟨g_i^(a), g_i^(b)⟩ [B]."""
-    if isinstance(a, Outer) and isinstance(b, Outer) and a.groups == b.groups:
+def _of_one_kind(uses: Sequence[Held]) -> bool:
+    """Whether every two of the uses have an inner product without forming a gradient."""
+    whole = [isinstance(use, Whole) for use in uses]
+    groups = {use.groups if isinstance(use, Outer) else 1 for use in uses}
+    return all(whole) or (not any(whole) and len(groups) == 1)
+
+
+def _grouped(uses: Sequence[Held]) -> bool:
+    return any(isinstance(use, Outer) and use.groups > 1 for use in uses)
+
+
+def inner(a: Held, b: Held) -> Tensor:
+    """⟨g_i^(a), g_i^(b)⟩ [B] of two uses of one kind."""
+    if isinstance(a, Whole) and isinstance(b, Whole):
+        return (a.values * b.values).sum(1)
+    if isinstance(a, Outer) and isinstance(b, Outer):
         return grouped_gradient_products(a.left, a.right, b.left, b.right).reshape(-1, a.groups).sum(1)
     if isinstance(a, Rows) and isinstance(b, Rows):
         return _rows_with_rows(a, b)
-    if isinstance(a, Rows) and isinstance(b, Outer):
-        return _rows_with_outer(a, b)
     if isinstance(a, Outer) and isinstance(b, Rows):
-        return _rows_with_outer(b, a)
-    both = [torch.cat([use.form(items) for items in _slices(use, 1)]) for use in (a, b)]
-    return (both[0] * both[1]).sum(1)
+        return inner(b, a)
+    if isinstance(a, Rows) and isinstance(b, Outer):
+        slices = _slices(len(a), 2 * b.left.shape[1] * a.ids.shape[1])
+        return torch.cat([_rows_with_outer(a.some(items), b.some(items)) for items in slices])
+    raise TypeError(f"{type(a).__name__} and {type(b).__name__} are not of one kind: form the gradients")
 
 
 def _rows_with_rows(a: Rows, b: Rows) -> Tensor:
@@ -142,7 +190,7 @@ def _block(mask: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor] | None:
     return (rows, columns) if int(rows.sum()) * int(columns.sum()) == int(mask.sum()) else None
 
 
-def _restricted(use: Use, rows: Tensor, columns: Tensor, mask: Tensor) -> Use:
+def _restricted(use: Held, rows: Tensor, columns: Tensor, mask: Tensor) -> Held:
     if isinstance(use, Outer):
         return Outer(use.left[..., rows], use.right[..., columns])
     if isinstance(use, Rows):
@@ -151,14 +199,17 @@ def _restricted(use: Use, rows: Tensor, columns: Tensor, mask: Tensor) -> Use:
     return Whole(use.values[:, mask])
 
 
-def _slices(use: Use, numel: int) -> Iterator[slice]:
-    step = max(1, FORMED_BYTES // (8 * max(1, numel)))
-    for start in range(0, len(use), step):
-        yield slice(start, min(start + step, len(use)))
+def _slices(count: int, numbers: int) -> Iterator[slice]:
+    """Slices of ``count`` items of so many numbers each, as large as the room for them."""
+    step = max(1, ROOM // (8 * max(1, numbers)))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
-def _formed(uses: Sequence[Use], reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """``reduce`` of the items' gradients, formed a few at a time."""
-    numel = uses[0].form(slice(0, 1)).numel()
-    parts = [reduce(torch.as_tensor(sum(use.form(items) for use in uses))) for items in _slices(uses[0], numel)]
+def _formed(uses: Sequence[Held], shape: torch.Size, mask: Tensor | None) -> Tensor:
+    """The items' gradients formed, a few at a time."""
+    parts = []
+    for items in _slices(len(uses[0]), shape.numel()):
+        gradient = torch.as_tensor(sum(use.some(items).form() for use in uses))
+        parts.append((gradient if mask is None else gradient[:, mask]).square().sum(1))
     return torch.cat(parts)

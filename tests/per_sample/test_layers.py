@@ -87,20 +87,23 @@ def test_tied_embedding(padding_idx):
 
 
 class Positions(nn.Module):
-    """Learned positions for all items at once: an embedding of [T] or [1, T], and a bare parameter [1, T, d]."""
+    """Learned positions for all items at once: an embedding of [T] or [1, T], and a bare parameter
+    [1, T, d]; and a first token [1, 1, d].
+    """
 
     def __init__(self, rows):
         super().__init__()
         self.embed, self.position = nn.Embedding(7, 4), nn.Embedding(9, 4)
         self.bare = nn.Parameter(torch.zeros(1, 6, 4))
         self.gain = nn.Parameter(torch.ones(6, 1))
-        self.shift = nn.Parameter(torch.zeros(()))
+        self.shift, self.first = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(1, 1, 4))
         self.rows = rows
 
     def forward(self, ids):
         where = torch.arange(6) if self.rows is None else torch.arange(6).expand(self.rows, 6)
         x = self.embed(ids) + self.position(where).to(torch.float64) + self.bare
-        return torch.tanh(x * self.gain / (2 + self.shift))
+        x = torch.tanh(x * self.gain / (2 + self.shift))
+        return torch.cat([self.first.expand(len(ids), -1, -1), x], 1).cumsum(1)
 
 
 @pytest.mark.parametrize("rows", [None, 1])
@@ -168,6 +171,39 @@ def test_unknown_uses_are_taken_one_by_one_and_said():
     assert relative(known, true) < EXACT
 
 
+class UnrulyFirst(nn.Module):
+    """What has no rule comes first: what follows owes its gradient to it alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.after, self.gain = nn.Linear(4, 4), nn.RMSNorm(4)
+
+    def forward(self, x):
+        return self.gain(self.after(self.attention(x, x, x, need_weights=False)[0]))
+
+
+def test_what_follows_an_unknown_use_is_not_missed():
+    model, batch = seeded(UnrulyFirst).double(), features(4, 5, 4)
+    true = one_by_one.norms(one_by_one.gradients(model, batch, squares))
+    with pytest.warns(UserWarning, match=r"^4 parameters .* no rule for \(attention"):
+        got = per_sample.gradient_norms(model, batch, squares, check=False)
+    assert relative(got, true) < EXACT
+
+
+@pytest.mark.parametrize("model", [Reused, Scaled])
+def test_a_tensor_of_the_callers_that_requires_a_gradient(model):
+    prompt = torch.ones(5, dtype=torch.float64, requires_grad=True)
+
+    def prompted(model, batch):
+        return squares(model, batch * prompt)
+
+    model, batch = seeded(model).double(), features(4, 3, 5)
+    true = one_by_one.norms(one_by_one.gradients(model, batch, prompted))
+    assert relative(per_sample.gradient_norms(model, batch, prompted, check=False), true) < EXACT
+    assert prompt.grad is None
+
+
 class SequenceFirst(nn.Module):
     def __init__(self):
         super().__init__()
@@ -221,3 +257,37 @@ def test_a_loss_that_mixes_items_is_refused():
 
     with pytest.raises(ValueError, match=r"loss of item \d is .* in its batch and .* alone"):
         per_sample.gradient_norms(seeded(Reused).double(), features(5, 5), contrastive)
+
+
+@pytest.mark.parametrize("room", [1, 4000])
+def test_working_a_few_items_at_a_time_changes_nothing(monkeypatch, room):
+    from architectures import classification_loss, cnn, images
+
+    from sltfast.per_sample import uses
+
+    (x, y), mask = images(), {"embed.weight": features(7, 4) < 0}
+    calls = [
+        lambda: per_sample.gradient_norms(cnn().double(), (x.double(), y), classification_loss),
+        lambda: per_sample.gradient_norms(seeded(Tied).double(), tokens(5, 6), squares),
+        lambda: per_sample.gradient_norms(seeded(Tied).double(), tokens(5, 6), squares, param_masks=mask),
+    ]
+    together = [call() for call in calls]
+    monkeypatch.setattr(uses, "ROOM", room)
+    for before, call in zip(together, calls, strict=True):
+        assert relative(call(), before) < EXACT
+
+
+class Both(nn.Module):
+    """One parameter as a matrix and as a gain, and a table that is looked up and scales: uses without a common form."""
+
+    def __init__(self):
+        super().__init__()
+        self.square, self.table = nn.Parameter(torch.zeros(5, 5)), nn.Embedding(5, 5)
+
+    def forward(self, x):
+        x = torch.tanh(x @ self.square) * self.square
+        return x * self.table.weight + self.table(x.argmax(2))
+
+
+def test_uses_of_different_kinds_of_one_parameter():
+    assert_exact(seeded(Both), features(4, 5, 5))
