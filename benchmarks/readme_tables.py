@@ -37,6 +37,58 @@ def langevin_step(rows: Rows) -> str:
     return markdown([*head, "× faster", "× with metrics", "of the floor"], body)
 
 
+def _by_case(rows: Rows, *columns: str) -> dict[tuple[str, ...], dict[str, dict[str, str]]]:
+    """The rows of each case by variant."""
+    cases: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        cases.setdefault(tuple(row[column] for column in columns), {})[row["variant"]] = row
+    return cases
+
+
+def _ratio(variants: dict[str, dict[str, str]], name: str) -> str:
+    return f"{float(variants[name]['ratio_to_ours']):.1f}" if name in variants else ""
+
+
+def token_loss(rows: Rows) -> str:
+    """Milliseconds of a forward pass, or of a mean loss with its gradients, and what the others take of it."""
+    body = []
+    for (pass_, *shape, threads), variants in _by_case(
+        rows, "pass", "tokens", "depth", "vocabulary", "threads"
+    ).items():
+        ours = variants["ours"]
+        peers = [_ratio(variants, name) for name in ("floor: mm", "eager", "eager tiled", "devinterp")]
+        body.append([pass_, " × ".join(shape), threads, f"{float(ours['ms_p50']):.0f}", *peers])
+    head = ["pass", "tokens × d × V", "threads", "sltfast, ms", "GEMM alone", "eager", "tiled eager", "devinterp"]
+    return markdown(head, body)
+
+
+def per_sample(rows: Rows) -> str:
+    """Per-sample gradient norms: milliseconds of a plain pass and what else costs, in passes."""
+    body = []
+    keys = ("width", "vocabulary", "items", "tokens", "threads")
+    for (width, vocabulary, items, tokens, threads), variants in _by_case(rows, *keys).items():
+        floor = next(row for name, row in variants.items() if name.startswith("floor"))
+        passes = [
+            f"{float(variants[name]['ratio_to_floor']):.2f}" if name in variants else ""
+            for name in ("ours", "ours, warm", "vmap(grad)", "one at a time")
+        ]
+        shape = f"2 × {width}, V {vocabulary}"
+        body.append([shape, f"{items} × {tokens}", threads, f"{float(floor['ms_p50']):.0f}", *passes])
+    head = ["model", "items × tokens", "threads", "plain pass, ms", "sltfast", "warm", "vmap(grad)", "one at a time"]
+    return markdown(head, body)
+
+
+def comoment(rows: Rows) -> str:
+    """Correlations of loss draws: milliseconds, and what the others take of it."""
+    body = []
+    for (op, variables, draws, threads), variants in _by_case(rows, "op", "variables", "draws", "threads").items():
+        names = ("half gemm", "gemm", "torch", "numpy", "devinterp")
+        found = {key.removeprefix("floor: "): key for key in variants}
+        peers = [_ratio(variants, found.get(name, name)) for name in names]
+        body.append([op, f"{variables} × {draws}", threads, f"{float(variants['ours']['ms_p50']):.0f}", *peers])
+    return markdown(["job", "variables × draws", "threads", "sltfast, ms", *names], body)
+
+
 def llc(rows: Rows) -> str:
     """Seconds of a whole `llc()`."""
     body = [

@@ -5,8 +5,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sltfast.triton_kernels.ahead import Ahead
 
-@triton.jit
+ROWS, COLUMNS, DEPTH = 64, 64, 32  # fills the GPU with the skinny products of a chain's batch; larger tiles starve it
+
+
+# strides stay specialised: a stride of 1 is what makes a load wide
+@triton.jit(do_not_specialize=["m", "n", "k"])
 def matmul_kernel(
     a, b, out, m, n, k, a_row, a_column, b_row, b_column,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -29,7 +34,20 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     (m, k), n = a.shape, b.shape[1]
     out = torch.empty(m, n, dtype=torch.float32, device=a.device)
     if out.numel():
-        # 64 × 64 fills an SM with the skinny products of a chain's batch; larger tiles starve it
-        grid = (triton.cdiv(m, 64), triton.cdiv(n, 64))
-        matmul_kernel[grid](a, b, out, m, n, k, *a.stride(), *b.stride(), ROWS=64, COLUMNS=64, DEPTH=32, num_warps=4)
+        grid = (triton.cdiv(m, ROWS), triton.cdiv(n, COLUMNS))
+        matmul_kernel[grid](
+            a, b, out, m, n, k, *a.stride(), *b.stride(), ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=DEPTH, num_warps=4
+        )
     return out
+
+
+_NUMBERS = ("m", "n", "k", "a_row", "b_row")
+AHEAD = [
+    Ahead(
+        "tf32 product",
+        matmul_kernel,
+        {"a": "*fp32", "b": "*fp32", "out": "*fp32"} | dict.fromkeys(_NUMBERS, "i32"),
+        {"a_column": 1, "b_column": 1, "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": DEPTH},
+        num_warps=4,
+    ),
+]
