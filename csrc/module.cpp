@@ -39,10 +39,11 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
   using One = sltfast::Scalar<float>;
   const sltfast::PhiloxStream<One> stream(key[0] | static_cast<uint64_t>(key[1]) << 32, counter[1],
                                           counter[2], counter[3]);
-  uint64_t words[4];
-  sltfast::philox_words<One>(stream, counter[0], words);
+  const uint64_t first[1] = {counter[0]};
+  uint64_t words[4][1];
+  sltfast::philox_words<One, 1>(stream, first, words);
   std::array<uint32_t, 4> out;
-  for (int i = 0; i < 4; ++i) out[i] = static_cast<uint32_t>(words[i]);
+  for (int i = 0; i < 4; ++i) out[i] = static_cast<uint32_t>(words[i][0]);
   return out;
 }
 

@@ -12,6 +12,9 @@ namespace sltfast {
 inline namespace SLT_ISA {
 namespace {
 
+// Batches of 4·width normals drawn side by side: more of them draw faster alone, but leave the
+// update behind.
+constexpr int kTogether = Lanes::width == 1 ? 1 : 2;
 constexpr int64_t kChunk = 1024;  // coordinates whose noise and operands stay in L1
 
 enum class Rule { plain, preconditioned, momentum };
@@ -45,17 +48,21 @@ PhiloxStream<Lanes> stream_at(const ChainStep& c, uint32_t tag, int64_t element)
 // What a counter gives its four elements: normals of the step's stream, or words that round.
 struct Normals {
   static uint32_t tag(const ChainStep& c) { return c.stream; }
-  static void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
-    normals_of_groups<Lanes>(stream, groups, out);
+  template <int N>
+  static SLT_HD void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
+    normals_of_groups<Lanes, N>(stream, groups, out);
   }
 };
 struct Words {
   static uint32_t tag(const ChainStep&) { return kStreamRounding; }
-  static void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
-    Lanes::Word x[4];
-    words_of_groups<Lanes>(stream, groups, x);
-    Lanes::store_groups(out, Lanes::from_bits((Lanes::Int)x[0]), Lanes::from_bits((Lanes::Int)x[1]),
-                        Lanes::from_bits((Lanes::Int)x[2]), Lanes::from_bits((Lanes::Int)x[3]));
+  template <int N>
+  static SLT_HD void draw(const PhiloxStream<Lanes>& stream, const uint32_t* groups, float* out) {
+    Lanes::Word x[4 * N];
+    words_of_groups<Lanes, N>(stream, groups, x);
+    const auto carry = [&](int i) { return Lanes::from_bits((Lanes::Int)x[i]); };
+    for (int i = 0; i < 4 * N; i += 4)
+      Lanes::store_groups(out + i * Lanes::width, carry(i), carry(i + 1), carry(i + 2),
+                          carry(i + 3));
   }
 };
 
@@ -91,8 +98,11 @@ void gather(const ChainStep& c, const Piece& p, int64_t first, int64_t count, T*
       for (; group <= last; ++group) groups[touched++] = static_cast<uint32_t>(group);
     });
     const PhiloxStream<Lanes> stream = stream_at(c, Kind::tag(c), element_of(p, first));
-    for (int64_t i = 0; i < touched; i += Lanes::width)
-      Kind::draw(stream, groups + i, drawn + 4 * i);
+    int64_t i = 0;
+    for (; i + kTogether * Lanes::width <= touched; i += kTogether * Lanes::width)
+      Kind::template draw<kTogether>(stream, groups + i, drawn + 4 * i);
+    for (; i < touched; i += Lanes::width)
+      Kind::template draw<1>(stream, groups + i, drawn + 4 * i);
     int64_t slot = 0;
     last = -1;
     visit_stretches(p, first, n, [&](int64_t at, int64_t element, int64_t n) {
@@ -170,19 +180,21 @@ struct Draw {
   const uint32_t* groups;
   float* out;
 
-  SLT_HD void operator()(int64_t i) const {
-    normals_of_groups<Lanes>(stream, groups + i / 4, out + i);
+  template <int N>
+  SLT_HD void take(int64_t i) const {
+    normals_of_groups<Lanes, N>(stream, groups + i / 4, out + i);
   }
 };
 struct Drawn {
-  void operator()(int64_t) const {}
+  template <int N>
+  SLT_HD void take(int64_t) const {}
 };
 
 // What the update reads kAhead coordinates later; past the end of a tensor it does nothing.
 template <class L, Rule rule>
-SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i) {
+SLT_HD void fetch_ahead(const Chunk<typename L::Value>& k, int64_t i, int64_t n) {
   constexpr int64_t kAhead = 512, kLine = 64 / sizeof(typename L::Value);
-  for (int64_t j = i + kAhead; j < i + kAhead + 4 * L::width; j += kLine) {
+  for (int64_t j = i + kAhead; j < i + kAhead + n; j += kLine) {
     __builtin_prefetch(k.w + j, 1);
     __builtin_prefetch(k.grad + j);
     __builtin_prefetch(k.anchor + j);
@@ -252,15 +264,21 @@ bool move_chunk(const Chunk<typename L::Value>& k, const ChainStep& c, const Noi
   typename L::Real squares = L::broadcast(0);
   typename L::Mask broken{};
   int64_t i = 0;
-  for (; i + 4 * L::width <= k.count; i += 4 * L::width) {
-    fetch_ahead<L, rule>(k, i);
-    draw(i);
+  const auto advance = [&](auto batches) {
+    constexpr int64_t n = 4 * L::width * batches;
+    for (; i + n <= k.count; i += n) {
+      draw.template take<batches>(i);
 #pragma GCC unroll 4
-    for (int64_t j = i; j < i + 4 * L::width; j += L::width)
-      broken =
-          L::either(broken, move_lanes<L, rule, Measured, Confined>(k, j, step, moments, squares));
-  }
-  if (i < k.count) draw(i);
+      for (int64_t j = i; j < i + n; j += L::width) {
+        fetch_ahead<L, rule>(k, j, L::width);
+        broken = L::either(broken,
+                           move_lanes<L, rule, Measured, Confined>(k, j, step, moments, squares));
+      }
+    }
+  };
+  advance(Constant<int, kTogether>{});
+  advance(Constant<int, 1>{});
+  if (i < k.count) draw.template take<1>(i);
   for (; i + L::width <= k.count; i += L::width)
     broken =
         L::either(broken, move_lanes<L, rule, Measured, Confined>(k, i, step, moments, squares));

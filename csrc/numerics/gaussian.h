@@ -57,30 +57,33 @@ SLT_HD void box_muller(typename L::Word x0, typename L::Word x1, typename L::Rea
   sine = signed_radius * (s * q);
 }
 
-// The four words of `width` groups, word by word.
-template <class L>
+// The four words of `width` groups, word by word, N times over: 4·N of them.
+template <class L, int N = 1>
 SLT_HD void words_of_groups(const PhiloxStream<L>& stream, const uint32_t* groups,
-                            typename L::Word x[4]) {
+                            typename L::Word* x) {
   using Wide = typename L::Wide;
-  Wide counters[L::halves], words[L::halves][4], column[L::halves];
-  L::load_counters(groups, counters);
-  for (int h = 0; h < L::halves; ++h) philox_words<L>(stream, counters[h], words[h]);
-  for (int i = 0; i < 4; ++i) {
-    for (int h = 0; h < L::halves; ++h) column[h] = words[h][i];
-    x[i] = L::narrow(column);
-  }
+  Wide counters[N * L::halves], words[4][N * L::halves];
+  SLT_UNROLL(8)
+  for (int n = 0; n < N; ++n) L::load_counters(groups + n * L::width, counters + n * L::halves);
+  philox_words<L, N * L::halves>(stream, counters, words);
+  SLT_UNROLL(8)
+  for (int n = 0; n < N; ++n)
+    for (int i = 0; i < 4; ++i) x[4 * n + i] = L::narrow(words[i] + n * L::halves);
 }
 
-// The 4·width normals of `width` groups, in memory order.
-template <class L>
+// The 4·width normals of `width` groups, in memory order, N times over.
+template <class L, int N = 1>
 SLT_HD void normals_of_groups(const PhiloxStream<L>& stream, const uint32_t* groups,
                               typename L::Value* out) {
-  typename L::Word x[4];
-  words_of_groups<L>(stream, groups, x);
-  typename L::Real n0, n1, n2, n3;
-  box_muller<L>(x[0], x[1], n0, n1);
-  box_muller<L>(x[2], x[3], n2, n3);
-  L::store_groups(out, n0, n1, n2, n3);
+  typename L::Word x[4 * N];
+  words_of_groups<L, N>(stream, groups, x);
+  SLT_UNROLL(8)
+  for (int n = 0; n < N; ++n) {
+    typename L::Real n0, n1, n2, n3;
+    box_muller<L>(x[4 * n], x[4 * n + 1], n0, n1);
+    box_muller<L>(x[4 * n + 2], x[4 * n + 3], n2, n3);
+    L::store_groups(out + 4 * n * L::width, n0, n1, n2, n3);
+  }
 }
 
 }  // namespace SLT_ISA

@@ -43,23 +43,32 @@ struct PhiloxStream {
   }
 };
 
-template <class L>
-SLT_HD void philox_words(const PhiloxStream<L>& s, typename L::Wide c0, typename L::Wide out[4]) {
+// The words of N counters. The ten rounds of one are a chain of dependent operations, longer than a
+// CPU looks ahead: N chains side by side keep its multipliers busy.
+template <class L, int N>
+SLT_HD void philox_words(const PhiloxStream<L>& s, const typename L::Wide counters[N],
+                         typename L::Wide out[4][N]) {
   using Wide = typename L::Wide;
-  const Wide first = L::multiply(c0, kPhiloxM0);
-  const Wide second = L::multiply(L::high(first) ^ s.c3_k1, kPhiloxM1);
-  c0 = L::high(second) ^ s.a1_k0;
-  Wide c1 = second, c2 = first ^ s.p0_k1, c3 = s.p0_low;
+  Wide *c0 = out[0], *c1 = out[1], *c2 = out[2], *c3 = out[3];
+  SLT_UNROLL(8)
+  for (int n = 0; n < N; ++n) {
+    const Wide first = L::multiply(counters[n], kPhiloxM0);
+    const Wide second = L::multiply(L::high(first) ^ s.c3_k1, kPhiloxM1);
+    c0[n] = L::high(second) ^ s.a1_k0;
+    c1[n] = second, c2[n] = first ^ s.p0_k1, c3[n] = s.p0_low;
+  }
   SLT_UNROLL(8)
   for (int r = 0; r < 8; ++r) {
-    const Wide p0 = L::multiply(c0, kPhiloxM0);
-    const Wide p1 = L::multiply(c2, kPhiloxM1);
-    c0 = L::exclusive(L::high(p1), c1, s.key[r][0]);
-    c1 = p1;
-    c2 = L::exclusive(L::high(p0), c3, s.key[r][1]);
-    c3 = p0;
+    SLT_UNROLL(8)
+    for (int n = 0; n < N; ++n) {
+      const Wide p0 = L::multiply(c0[n], kPhiloxM0);
+      const Wide p1 = L::multiply(c2[n], kPhiloxM1);
+      c0[n] = L::exclusive(L::high(p1), c1[n], s.key[r][0]);
+      c1[n] = p1;
+      c2[n] = L::exclusive(L::high(p0), c3[n], s.key[r][1]);
+      c3[n] = p0;
+    }
   }
-  out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
 }  // namespace SLT_ISA
