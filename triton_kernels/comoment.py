@@ -13,7 +13,8 @@ from sltfast.triton_kernels.ahead import Ahead
 from sltfast.triton_kernels.chan import merge_share
 from sltfast.triton_kernels.rows import rows_aligned, wide
 
-_STRIP, _DRAWS, _SIDE, _DEPTH = 128, 8, 64, 32
+_STRIP, _DRAWS, _SIDE, _DEPTH = 128, 8, 64, 16
+_WARPS = {"fp32": 4, "fp64": 8}  # of a product: with more, or a deeper one, registers spill on some GPU
 
 
 @triton.jit
@@ -165,7 +166,8 @@ def comoment_(
         down, across = triton.cdiv(n, _SIDE), triton.cdiv(m, _SIDE)
         product_kernel[(groups * down * across,)](
             block, of_x, of_y, draws + 1, n, m, down, across, *block.stride()[:2],
-            SYMMETRIC=y is None, ALIGNED=rows_aligned(block, of_x, of_y), SIDE=_SIDE, DEPTH=_DEPTH, num_warps=8,
+            SYMMETRIC=y is None, ALIGNED=rows_aligned(block, of_x, of_y), SIDE=_SIDE, DEPTH=_DEPTH,
+            num_warps=_WARPS[precision],
         )  # fmt: skip
     count_kernel[(groups,)](count, counts, draws, HAS_VALID=valid is not None, BLOCK=128, num_warps=1)
 
@@ -178,8 +180,8 @@ _CUT = {"HAS_VALID": True, "CENTRED": True, "ALIGNED": True, "DRAWS": _DRAWS, "S
 _TILE = {"SYMMETRIC": True, "ALIGNED": True, "SIDE": _SIDE, "DEPTH": _DEPTH}
 AHEAD = [
     *(
-        Ahead(f"products {kind}", product_kernel, _PRODUCT | {"x": f"*{kind}", "y": f"*{kind}"}, _TILE, num_warps=8)
-        for kind in ("fp32", "fp64")
+        Ahead(f"products {kind}", product_kernel, _PRODUCT | {"x": f"*{kind}", "y": f"*{kind}"}, _TILE, warps)
+        for kind, warps in _WARPS.items()
     ),
     *(
         Ahead(f"join {x}", join_kernel, _JOIN | {"x": f"*{x}", "centred": f"*{x}"}, _CUT | {"ALIGNED": aligned})
