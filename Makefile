@@ -101,6 +101,7 @@ soak: build $(STAMPS)/test $(STAMPS)/smollm2 ## the tests that take minutes
 .PHONY: bench
 bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's numbers, from this machine
 	$(PY) benchmarks/langevin_step.py
+	$(PY) benchmarks/langevin_sizes.py
 	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py
 	$(PY) benchmarks/import_time.py
@@ -111,6 +112,12 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 kernels: build ## compile the GPU kernels for every architecture; rewrite their table in csrc/README.md
 	$(PIP) install 'sltfast[gpu]'
 	$(PY) -m benchmarks.static
+
+# on Debian and Ubuntu this installs the cross compiler and the emulator where they are missing
+.PHONY: arm64
+arm64: build ## compile csrc/ for arm64 and run its arithmetic under qemu against this machine's
+	command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || apt-get install -y g++-aarch64-linux-gnu qemu-user
+	$(PY) tests/arm64/check.py
 
 .PHONY: examples
 examples: build $(STAMPS)/smollm2 ## run every example

@@ -4,7 +4,7 @@ All variants move the same 20M float32 coordinates with localization on, in turn
 hits all; once as 20 tensors, and once as a single one (where eager temporaries are fresh pages each time). Floors:
 `memory` reads and writes what a step must (3 reads, 1 write; RMSprop 4 and 2) with next to no arithmetic, `noise` draws
 the normals and keeps them in cache. A ratio is the median over rounds of variant / ours.
-One row a variant and thread count, written to results/langevin_step.csv.
+One row a variant and thread count, written to results/langevin_step.csv, once `langevin_gate` found the weights right.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from langevin_gate import refuse_unless_equal
 from torch import Tensor
 
 from sltfast import _C, ops
@@ -152,6 +153,7 @@ def main() -> None:
     options = parser.parse_args()
 
     warnings.simplefilter("ignore")
+    refuse_unless_equal()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     facts = [str(datetime.date.today()), commit, str(_C.build_facts()["isa"]), cpu_name()]
     rows = []
