@@ -1,11 +1,15 @@
 """Builds sltfast._C: every csrc/*.cpp and csrc/cpu/*.cpp in one shared object, by ninja.
 
-The kernel files are compiled once for each instruction set; which one runs is decided when it is loaded.
+The kernel files are compiled once for each instruction set; which one runs is decided when it is loaded. The CUDA
+kernels, csrc/cuda/*.cu, go to sltfast/libsltfast_cuda.so where nvcc is found and torch has CUDA of the same major
+version; SLTFAST_CUDA=1 asks for them whatever torch is, SLTFAST_CUDA=0 forbids them.
 """
 
 import os
 import platform
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -30,6 +34,14 @@ if platform.machine() in ("x86_64", "AMD64"):
         *ISA_FLAGS["avx2"],
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
     ]
+CUDA_SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/cuda").glob("*.cu"))
+CUDA_ARCHS = (80, 90, 100, 120)
+CUDA_FLAGS = [
+    *("-std=c++17", "-O3", "-fmad=false", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
+    *("-Xcompiler", "-fPIC,-fvisibility=hidden"),
+    *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS),
+    f"-gencode=arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}",  # what is newer compiles this on loading
+]
 
 
 class NinjaBuild(build_ext):
@@ -40,6 +52,7 @@ class NinjaBuild(build_ext):
         import torch
 
         torch_home = Path(torch.__file__).resolve().parent
+        nvcc = _nvcc(torch.version.cuda)
         includes = [
             torch_home / "include",
             Path(pybind11.get_include()),
@@ -51,6 +64,7 @@ class NinjaBuild(build_ext):
             f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
             f'-DSLTFAST_VERSION="{self.distribution.get_version()}"',
             *(f"-DSLT_HAS_{isa.upper()}" for isa in ISA_FLAGS),
+            f"-DSLTFAST_CUDA_ARCHS={','.join(map(str, CUDA_ARCHS if nvcc else ()))}",
             *(f"-isystem{path}" for path in includes),
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]
@@ -68,8 +82,29 @@ class NinjaBuild(build_ext):
             for kernel in KERNELS
             for isa, isa_flags in ISA_FLAGS.items()
         ]
-        (build / "build.ninja").write_text(_rules(objects, flags, link, target), encoding="utf-8")
+        rules = _rules(objects, flags, link, target)
+        cuda = target.with_name("libsltfast_cuda.so")
+        if nvcc:
+            rules += _cuda_rules(nvcc, torch_home, cuda)
+        else:
+            cuda.unlink(missing_ok=True)  # of an earlier build, for other sources
+        (build / "build.ninja").write_text(rules, encoding="utf-8")
         subprocess.run([*_ninja(), *([] if self.verbose else ["--quiet"])], cwd=build, check=True)
+
+
+def _nvcc(cuda_of_torch: str | None) -> str | None:
+    """Path of nvcc if the CUDA kernels are to be built."""
+    wanted = os.environ.get("SLTFAST_CUDA", "")
+    if wanted not in ("", "0", "1"):
+        raise SystemExit(f"SLTFAST_CUDA must be 0 or 1, got {wanted!r} (unset it: built where nvcc and torch allow)")
+    nvcc = shutil.which("nvcc", path=os.pathsep.join([f"{os.environ.get('CUDA_HOME', '')}/bin", os.environ["PATH"]]))
+    if wanted == "1" and nvcc is None:
+        raise SystemExit("SLTFAST_CUDA=1, but there is no nvcc on PATH or in CUDA_HOME/bin")
+    if wanted or nvcc is None:
+        return nvcc if wanted == "1" else None
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    major = re.search(r"release (\d+)\.", version)
+    return nvcc if cuda_of_torch and major and cuda_of_torch.split(".")[0] == major[1] else None
 
 
 def _ninja() -> list[str]:
@@ -77,29 +112,52 @@ def _ninja() -> list[str]:
     return [str(beside) if beside.exists() else "ninja"]
 
 
+def _quoted(arguments: list[str]) -> str:
+    return shlex.join(arguments).replace("$", "$$")
+
+
+def _escaped(value: Path | str) -> str:
+    return str(value).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
 def _rules(objects: list[tuple[str, str, list[str]]], flags: list[str], link: list[str], target: Path) -> str:
-    def quoted(arguments: list[str]) -> str:
-        return shlex.join(arguments).replace("$", "$$")
-
-    def path(value: Path | str) -> str:
-        return str(value).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-
     lines = [
         "ninja_required_version = 1.5",
         f"cxx = {os.environ.get('CXX', 'g++')}",
-        f"flags = {quoted(flags)}",
+        f"flags = {_quoted(flags)}",
         "rule compile",
         "  command = $cxx -MD -MF $out.d $flags $own -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = compile $out",
         "rule link",
-        f"  command = $cxx $in {quoted(link)} -o $out",
+        f"  command = $cxx $in {_quoted(link)} -o $out",
         "  description = link $out",
     ]
     for source, name, own_flags in objects:
-        lines += [f"build {name}.o: compile {path(ROOT / source)}", f"  own = {quoted(own_flags)}"]
-    lines += [f"build {path(target)}: link {' '.join(f'{name}.o' for _, name, _ in objects)}", ""]
+        lines += [f"build {name}.o: compile {_escaped(ROOT / source)}", f"  own = {_quoted(own_flags)}"]
+    lines += [f"build {_escaped(target)}: link {' '.join(f'{name}.o' for _, name, _ in objects)}", ""]
+    return "\n".join(lines)
+
+
+def _cuda_rules(nvcc: str, torch_home: Path, target: Path) -> str:
+    """The CUDA runtime is torch's own, already loaded; libtorch_cuda's symbols are found when torch loads this."""
+    compile_one = [nvcc, *CUDA_FLAGS, f"-isystem={torch_home / 'include'}"]
+    libraries = [f"-L{torch_home / 'lib'}", "-Xlinker", "--no-as-needed", "-ltorch_cpu", "-ltorch"]
+    objects = [(source, f"{Path(source).stem}_cuda.o") for source in CUDA_SOURCES]
+    lines = [
+        "rule nvcc",
+        f"  command = {_quoted(compile_one)} -MD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "  description = compile $out",
+        "rule link_cuda",
+        f"  command = {_quoted([nvcc, '-shared', '-cudart=shared'])} $in {_quoted(libraries)} -o $out",
+        "  description = link $out",
+        *(f"build {name}: nvcc {_escaped(ROOT / source)}" for source, name in objects),
+        f"build {_escaped(target)}: link_cuda {' '.join(name for _, name in objects)}",
+        "",
+    ]
     return "\n".join(lines)
 
 

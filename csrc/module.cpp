@@ -6,6 +6,7 @@
 
 #include <array>
 #include <optional>
+#include <vector>
 
 #include "cpu/dispatch.h"
 #include "cpu/floors.h"
@@ -29,7 +30,7 @@ py::dict build_facts() {
   facts["isa_compiled"] = sltfast::compiled_isas();
   facts["isa_runnable"] = sltfast::runnable_isas();
   facts["isa"] = sltfast::name_of(sltfast::isa_in_use());
-  facts["cuda_archs"] = py::list();
+  facts["cuda_archs"] = std::vector<int>{SLTFAST_CUDA_ARCHS};
   facts["torch_target"] = torch_target();
   facts["compiler"] = __VERSION__;
   return facts;
