@@ -119,6 +119,19 @@ arm64: build ## compile csrc/ for arm64 and run its arithmetic under qemu agains
 	command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || apt-get install -y g++-aarch64-linux-gnu qemu-user
 	$(PY) tests/arm64/check.py
 
+# 5 GB and some minutes: a torch with CUDA, in an environment of its own, loads what was built against one without
+.PHONY: cuda-load
+cuda-load: build ## load the CUDA kernels built here into a torch with CUDA, and see every op registered
+	SLTFAST_CUDA=1 $(PY) setup.py --quiet build_ext --inplace
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip --disable-pip-version-check install 'torch==2.14.1' numpy
+	PYTHONPATH=. $(VENV)-cuda/bin/python tests/packaging/cuda_load.py
+
+.PHONY: gpu
+gpu: build $(STAMPS)/test ## on a machine with an NVIDIA GPU: its tests, then its benchmarks into benchmarks/results/gpu_*.csv
+	$(PY) -m pytest -q -m gpu $(PYTEST_ARGS)
+	$(PY) benchmarks/gpu_langevin_step.py
+
 .PHONY: examples
 examples: build $(STAMPS)/smollm2 ## run every example
 	for example in examples/*.py; do echo "== $$example"; $(PY) "$$example"; done
@@ -129,6 +142,6 @@ dist: build $(STAMPS)/test ## source distribution and wheel in dist/
 
 .PHONY: clean
 clean: ## remove what was built, keep .venv
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache sltfast/_C*.so
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache sltfast/_C*.so sltfast/libsltfast_cuda.so
 	rm -f $(STAMPS)/install $(STAMPS)/extension
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

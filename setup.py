@@ -35,6 +35,7 @@ if platform.machine() in ("x86_64", "AMD64"):
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
     ]
 CUDA_SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/cuda").glob("*.cu"))
+CUDA_LIBRARY = "libsltfast_cuda.so"
 CUDA_ARCHS = (80, 90, 100, 120)
 CUDA_FLAGS = [
     *("-std=c++17", "-O3", "-fmad=false", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"),
@@ -64,7 +65,6 @@ class NinjaBuild(build_ext):
             f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
             f'-DSLTFAST_VERSION="{self.distribution.get_version()}"',
             *(f"-DSLT_HAS_{isa.upper()}" for isa in ISA_FLAGS),
-            f"-DSLTFAST_CUDA_ARCHS={','.join(map(str, CUDA_ARCHS if nvcc else ()))}",
             *(f"-isystem{path}" for path in includes),
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]
@@ -77,19 +77,28 @@ class NinjaBuild(build_ext):
         build = Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         # module.cpp is pybind11 glue: optimising it is a third of the build and buys nothing
-        objects = [(source, Path(source).stem, ["-O1"] if "module" in source else []) for source in SOURCES] + [
+        glue = ["-O1", f"-DSLTFAST_CUDA_ARCHS={','.join(map(str, CUDA_ARCHS if nvcc else ()))}"]
+        objects = [(source, Path(source).stem, glue if "module" in source else []) for source in SOURCES] + [
             (kernel, f"{Path(kernel).stem}_{isa}", [f"-DSLT_ISA={isa}", *isa_flags, *KERNEL_FLAGS])
             for kernel in KERNELS
             for isa, isa_flags in ISA_FLAGS.items()
         ]
         rules = _rules(objects, flags, link, target)
-        cuda = target.with_name("libsltfast_cuda.so")
+        cuda = target.with_name(CUDA_LIBRARY)
         if nvcc:
             rules += _cuda_rules(nvcc, torch_home, cuda)
         else:
             cuda.unlink(missing_ok=True)  # of an earlier build, for other sources
         (build / "build.ninja").write_text(rules, encoding="utf-8")
         subprocess.run([*_ninja(), *([] if self.verbose else ["--quiet"])], cwd=build, check=True)
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        package = Path(self.get_finalized_command("build_py").get_package_dir("sltfast"))
+        built = Path(self.build_lib) / "sltfast" / CUDA_LIBRARY
+        (package / CUDA_LIBRARY).unlink(missing_ok=True)
+        if built.exists():
+            shutil.copy(built, package)
 
 
 def _nvcc(cuda_of_torch: str | None) -> str | None:
