@@ -1,6 +1,6 @@
 """The update step on a GPU: milliseconds and the share of the memory's bandwidth, native and Triton.
 
-10^8 float32 coordinates a chain, in 16 tensors, w* shared; 50 steps between two events after 10 to warm up. The floor is
+10^8 float32 coordinates a chain, in 16 tensors, w* shared; 50 steps between two events after 10 to warm up. Floor:
 the bytes that a step must move, 12 + 4/C a coordinate and chain (20 + 4/C with v or m), at the bandwidth that a copy of
 the same size reaches in this run. One row a backend, method and C, written to results/gpu_langevin_step.csv.
 """
