@@ -14,8 +14,8 @@ class Ahead(NamedTuple):
             16-byte aligned, as torch's allocations are, unless its type ends in ":unaligned".
         constexprs: value of every constexpr argument.
         num_warps: warps of a program.
-        per_program: coordinates (or what `unit` says) that one pass through the code handles; 0 = not counted.
-        unit: what is counted.
+        max_registers: registers a thread may have; 0 = as the compiler sees fit.
+        group: coordinates that a thread moves at a time, where the table counts them; 0 = only compiled.
     """
 
     name: str
@@ -23,5 +23,5 @@ class Ahead(NamedTuple):
     signature: Mapping[str, str]
     constexprs: Mapping[str, Any]
     num_warps: int = 4
-    per_program: int = 0
-    unit: str = "coordinate"
+    max_registers: int = 0
+    group: int = 0

@@ -46,7 +46,8 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
 @triton.jit
 def words_of_groups(seed, stream, step, chain, group):
     """The four words of every group; int64 scalars, and `group` an int64 block of element / 4."""
-    high = _word((group >> 32) & 0xFFFFFF) | (_word(stream) << 24)
+    tag = stream << 24  # an int64 scalar or a constexpr
+    high = ((group >> 32) & 0xFFFFFF | tag).to(tl.uint32)
     return philox4x32(_word(group), high, _word(step), _word(chain), _word(seed), _word(seed >> 32))
 
 
@@ -94,6 +95,12 @@ def box_muller(x0, x1):
 
 
 @triton.jit
+def elements_in_order(x0, x1, x2, x3):
+    """[4·G] of four blocks [G]: x0[0], x1[0], x2[0], x3[0], x0[1], …"""
+    return tl.reshape(tl.join(tl.join(x0, x2), tl.join(x1, x3)), (4 * x0.shape[0],))
+
+
+@triton.jit
 def normals_of_groups(seed, stream, step, chain, group):
     """The normals of elements 4j..4j+3 for every j in `group` [G], in element order: float32 [4·G].
 
@@ -102,7 +109,7 @@ def normals_of_groups(seed, stream, step, chain, group):
     x0, x1, x2, x3 = words_of_groups(seed, stream, step, chain, group)
     n0, n1 = box_muller(x0, x1)
     n2, n3 = box_muller(x2, x3)
-    return tl.reshape(tl.join(tl.join(n0, n2), tl.join(n1, n3)), (4 * group.shape[0],))
+    return elements_in_order(n0, n1, n2, n3)
 
 
 @triton.jit
@@ -112,6 +119,14 @@ def normals_of_elements(seed, stream, step, chain, element):
     second = (element & 2) != 0
     cosine, sine = box_muller(tl.where(second, x2, x0), tl.where(second, x3, x1))
     return tl.where((element & 1) != 0, sine, cosine)
+
+
+@triton.jit
+def word_of_elements(seed, stream, step, chain, element):
+    """The word that belongs to each of any elements (an int64 block), uint32."""
+    x0, x1, x2, x3 = words_of_groups(seed, stream, step, chain, element >> 2)
+    odd = (element & 1) != 0
+    return tl.where((element & 2) != 0, tl.where(odd, x3, x2), tl.where(odd, x1, x0))
 
 
 @triton.jit
@@ -131,6 +146,5 @@ AHEAD = (
         {"out": "*fp32", "ids": "*i64", "count": "*i64"},
         {"BLOCK": 512},
         num_warps=4,
-        per_program=512,
     ),
 )

@@ -18,7 +18,12 @@ ARCHITECTURES = (80, 90, 100, 120)
 
 
 def compile_ahead(
-    kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any], cc: int, num_warps: int = 4
+    kernel: Any,
+    signature: Mapping[str, str],
+    constexprs: Mapping[str, Any],
+    cc: int,
+    num_warps: int = 4,
+    max_registers: int = 0,
 ) -> Any:
     """A `@triton.jit` kernel compiled for compute capability `cc`, such as 90; `.asm` holds its "ptx" and "cubin".
 
@@ -29,6 +34,7 @@ def compile_ahead(
         constexprs: value of every constexpr argument.
         cc: compute capability times ten.
         num_warps: warps of a program.
+        max_registers: a thread's; 0 = as the compiler sees fit.
 
     Raises:
         ValueError: an argument is in neither mapping, or a name is no argument.
@@ -46,4 +52,6 @@ def compile_ahead(
     source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=attributes)
     # only an explicit fma is fused, as on every other backend; the default differs between releases of Triton
     options = {"num_warps": num_warps, "enable_fp_fusion": False}
+    if max_registers:
+        options["maxnreg"] = max_registers
     return triton.compile(source, target=GPUTarget("cuda", cc, 32), options=options)

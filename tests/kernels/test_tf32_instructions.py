@@ -1,8 +1,8 @@
 """The TF32 product reaches the tensor cores as TF32, which the interpreter cannot show."""
 
 import pytest
-from static.triton_aot import compile_ahead
 
+from benchmarks.static.triton_aot import compile_ahead
 from sltfast.triton_kernels.tf32_matmul import AHEAD
 
 

@@ -148,6 +148,18 @@ def make_case(
     )
 
 
+def positional(case: Case) -> tuple[Any, ...]:
+    """The op's arguments in the schema's order."""
+    k = case.keywords
+    return (
+        case.w, case.grads, case.anchors, case.segments, case.hyper, case.step, case.chains,
+        k["seed"], 0, k["method"], k.get("v"), k.get("momentum"), k.get("thermostat"),
+        k.get("low", []), k.get("masks", []), k.get("loss"),
+        k.get("alive"), k.get("death_step"), k.get("metrics"), k.get("noise", []), 0.99, 0.1,
+        k.get("friction", 0.1), k.get("stochastic_rounding", False),
+    )  # fmt: skip
+
+
 def rounding_bound(before: Case, noise_error: float) -> list[Tensor]:
     """How far two correct steps may lie apart, [C, n_s] a segment.
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from langevin_cases import STATE, make_case
+from langevin_cases import STATE, make_case, positional
 
 from sltfast import _C, ops
 from sltfast.ops import registration
@@ -15,17 +15,6 @@ OPS = {
     "native": torch.ops.sltfast.native_langevin_step_.default,
     "reference": torch.ops.sltfast.reference_langevin_step_.default,
 }
-
-
-def positional(case) -> tuple:
-    k = case.keywords
-    return (
-        case.w, case.grads, case.anchors, case.segments, case.hyper, case.step, case.chains,
-        k["seed"], 0, k["method"], k.get("v"), k.get("momentum"), k.get("thermostat"),
-        k.get("low", []), k.get("masks", []), k.get("loss"),
-        k.get("alive"), k.get("death_step"), k.get("metrics"), k.get("noise", []), 0.99, 0.1,
-        k.get("friction", 0.1), k.get("stochastic_rounding", False),
-    )  # fmt: skip
 
 
 def test_schemas_are_one() -> None:

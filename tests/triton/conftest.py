@@ -9,3 +9,10 @@ import pytest
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     raise pytest.UsageError("tests/triton needs TRITON_INTERPRET=1, set before pytest starts (`make test` does)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # NumPy, which interprets the kernels, tells of infinities and NaN that are meant; a GPU does not
+    config.addinivalue_line(
+        "filterwarnings", "ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning"
+    )
