@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from sltfast.per_sample.items import Items, item_of
 
+PIECE = 1 << 14
+"""Numbers of a scalar product that float32 sums by itself."""
+
 
 def gradients_alone(
     items: Items, batch: Any, index: int, names: Iterable[str] | None = None
@@ -39,3 +42,9 @@ def tolerance(items: Items) -> float:
     if torch.get_float32_matmul_precision() != "highest" and torch.float32 in dtypes:
         coarsest = max(coarsest, torch.finfo(torch.float16).eps)  # TF32 keeps 10 bits
     return coarsest**0.5
+
+
+def product(a: Tensor, b: Tensor) -> float:
+    """⟨a, b⟩ of flat tensors: pieces in their own precision, summed in float64."""
+    pieces = zip(a.split(PIECE), b.split(PIECE), strict=True)
+    return sum(torch.stack([x @ y for x, y in pieces]).tolist()) if len(a) else 0.0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sltfast.batches import BatchStream
 from sltfast.data import Source, as_source
 from sltfast.losses import LossFn
+from sltfast.per_sample.alone import product
 from sltfast.per_sample.items import Items, prepared
 from sltfast.per_sample.norms import Products, products
 from sltfast.per_sample.passes import Passed
@@ -126,7 +127,7 @@ class _Deviations:
     """Sums over the items of how far their gradients are from the mean."""
 
     def __init__(self, mean: dict[str, Tensor], count: int) -> None:
-        self.mean_squared = sum(float(torch.linalg.vector_norm(g, dtype=torch.float64)) ** 2 for g in mean.values())
+        self.mean_squared = sum(product(g, g) for g in mean.values())
         self.count = count
         self.apart: list[Tensor] = []
         self.along: list[Tensor] = []

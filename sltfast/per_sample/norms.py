@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sltfast.losses import LossFn
+from sltfast.per_sample.alone import product
 from sltfast.per_sample.items import Items, prepared
 from sltfast.per_sample.passes import Passed, agrees_alone, all_alone, pass_over
 from sltfast.per_sample.uses import Use, squared_norms
@@ -49,15 +50,12 @@ class Products:
     def of(self, gradients: Mapping[str, Tensor]) -> tuple[float, float]:
         """(|g|², |g|²) or, where norms are not wanted, (⟨g, v⟩, |g|·|v|) of one item's flat gradients."""
         masks = self.items.masks
-        norm = sum(_squared(g if masks[name] is None else g[masks[name]]) for name, g in gradients.items())
+        counted = [g if masks[name] is None else g[masks[name]] for name, g in gradients.items()]
+        norm = sum(product(g, g) for g in counted)
         if self.norms or self.direction is None:
             return norm, norm
-        product = sum(float(gradients[name].double() @ v.double()) for name, v in self.direction.items())
-        return product, math.sqrt(norm * sum(map(_squared, self.direction.values())))
-
-
-def _squared(values: Tensor) -> float:
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+        along = sum(product(gradients[name], v) for name, v in self.direction.items())
+        return along, math.sqrt(norm * sum(product(v, v) for v in self.direction.values()))
 
 
 def products(
