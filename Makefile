@@ -104,6 +104,7 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/langevin_sizes.py
 	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py
+	$(PY) benchmarks/comoment.py
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/readme_tables.py
 
