@@ -31,7 +31,9 @@ def test_full_friction_is_sgld_bit_for_bit(isa, masked, dtype) -> None:
     for backend in BACKENDS:
         ours, sgld = case.run(backend, friction=1.0), plain.run(backend)
         assert torch.equal(ours.w.nan_to_num(), sgld.w.nan_to_num())
-        assert torch.equal(ours.keywords["metrics"], sgld.keywords["metrics"])
+        # sums of two compilations of one loop: gcc was seen to round the last digit of one differently
+        last = torch.finfo(dtype).eps * sgld.keywords["metrics"].abs().max()
+        assert torch.allclose(ours.keywords["metrics"], sgld.keywords["metrics"], rtol=0, atol=float(last))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
