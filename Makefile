@@ -101,6 +101,7 @@ soak: build $(STAMPS)/test $(STAMPS)/smollm2 ## the tests that take minutes
 .PHONY: bench
 bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's numbers, from this machine
 	$(PY) benchmarks/langevin_step.py
+	$(PY) benchmarks/token_loss.py
 	$(PY) benchmarks/langevin_sizes.py
 	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py

@@ -5,10 +5,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from sltfast.ops.arguments import MASTER_DTYPES
 from sltfast.ops.backend import implementation, native_ops
 from sltfast.ops.registration import LIBRARY
-from sltfast.ops.token_loss_arguments import check_rows, check_token_loss, computed_dtype
+from sltfast.ops.token_loss_arguments import check_rows, check_shapes, check_token_loss, computed_dtype
+
+DENSE_LOGITS = {False: 1 << 16, True: 1 << 20}
+"""Up to how many logits PyTorch's own cross-entropy of all of them is the faster on a CPU, by whether a gradient is
+asked for: then it saves the product that forms the logits again. From benchmarks/results/token_loss.csv."""
 
 
 class WeightedTokenLoss(NamedTuple):
@@ -51,7 +57,8 @@ def token_loss(
         token_weights: ρ, [N] or [C, N]; a token with ρ = 0 is left out of the total and has no gradient.
         precision: of the matrix products' operands; sums are in float32 in any case. "fp32"; "tf32", where the device
             has it; "bf16": rounded to bfloat16.
-        backend: "auto", "native", "triton" or "reference" (see `ops.backend.refusals`).
+        backend: "auto", "native", "triton" or "reference" (see `ops.backend.refusals`). On a CPU "auto" leaves few
+            logits (`DENSE_LOGITS`) to PyTorch's own cross-entropy, unless there are token_weights.
 
     Returns:
         ℓ, [N] or [C, N], float32 (float64 for float64 inputs); with `token_weights` a `WeightedTokenLoss` whose
@@ -80,6 +87,8 @@ def token_loss(
         targets = targets.reshape(1, -1)
         token_weights = None if token_weights is None else token_weights.reshape(1, -1)
     if token_weights is None:
+        if backend == "auto" and _dense_is_faster(hidden, unembedding, bias, precision):
+            return _dense(hidden, unembedding, bias, targets, *rest).view(given)
         op = implementation("token_loss", backend, hidden.device)
         return _run(op, (hidden, unembedding, bias, targets, *rest))[0].view(given)
     if token_weights.requires_grad:
@@ -97,6 +106,41 @@ def token_loss(
         return WeightedTokenLoss(torch.where(weights != 0, weights * losses, 0).sum(), losses.view(given))
     total, losses, *_ = _run(op, (hidden, unembedding, bias, targets, weights, *rest, *needs))
     return WeightedTokenLoss(total, losses.view(given))
+
+
+def _dense_is_faster(hidden: Tensor, unembedding: Tensor, bias: Tensor | None, precision: str) -> bool:
+    if hidden.device.type != "cpu" or hidden.dim() != 3 or hidden.dtype not in MASTER_DTYPES or precision == "bf16":
+        return False
+    moving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, unembedding, bias))
+    return hidden.shape[0] * hidden.shape[1] * unembedding.shape[1] <= DENSE_LOGITS[moving]
+
+
+def _dense(
+    hidden: Tensor,
+    unembedding: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    ignore_index: int,
+    scale: float,
+    softcap: float,
+    precision: str,
+) -> Tensor:
+    check_shapes(hidden, unembedding, bias, targets, scale, softcap, precision)
+    z = hidden @ unembedding.transpose(1, 2)
+    if bias is not None:
+        z = z + bias[:, None]
+    if scale != 1.0:
+        z = scale * z
+    if softcap:
+        z = softcap * torch.tanh(z / softcap)
+    flat, y = z.flatten(0, 1), targets.flatten()
+    if torch.compiler.is_compiling():
+        return F.cross_entropy(flat, y, ignore_index=ignore_index, reduction="none")
+    try:
+        return F.cross_entropy(flat, y, ignore_index=ignore_index, reduction="none")
+    except (IndexError, RuntimeError):
+        check_token_loss(hidden, unembedding, bias, targets, ignore_index, scale, softcap, precision)
+        raise
 
 
 def _of_every_chain(rows: Any, hidden: Tensor) -> Any:

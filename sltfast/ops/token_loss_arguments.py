@@ -26,6 +26,26 @@ def check_token_loss(
     precision: str,
 ) -> None:
     """Raise the first broken rule (positional, in the schema's order); C = 1 for arguments without a chain axis."""
+    check_shapes(hidden, unembedding, bias, targets, scale, softcap, precision)
+    counted = targets[targets != ignore_index]
+    vocabulary = unembedding.shape[1]
+    if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= vocabulary):
+        raise ValueError(
+            f"targets must be in 0..{vocabulary - 1} or {ignore_index} (ignored), got {int(counted.min())}.."
+            f"{int(counted.max())}"
+        )
+
+
+def check_shapes(
+    hidden: Tensor,
+    unembedding: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    scale: float,
+    softcap: float,
+    precision: str,
+) -> None:
+    """Raise the first broken rule that can be told without looking at the targets."""
     if hidden.dtype not in (*MASTER_DTYPES, *LOW_DTYPES):
         raise TypeError(
             f"hidden must be {dtype_names((*MASTER_DTYPES, *LOW_DTYPES))}, got {dtype_names([hidden.dtype])}"
@@ -63,12 +83,6 @@ def check_token_loss(
         raise ValueError(f"softcap must be finite and > 0, got {softcap} (None: no cap)")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    counted = targets[targets != ignore_index]
-    if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= vocabulary):
-        raise ValueError(
-            f"targets must be in 0..{vocabulary - 1} or {ignore_index} (ignored), got {int(counted.min())}.."
-            f"{int(counted.max())}"
-        )
 
 
 def check_rows(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype) -> None:

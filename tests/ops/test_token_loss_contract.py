@@ -109,6 +109,20 @@ def test_bad_input(case) -> None:
         )
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": True, "scale": 0.7, "softcap": 3.0}], ids=["plain", "all"])
+def test_few_logits_are_left_to_pytorch(options, monkeypatch) -> None:
+    case = make_case(9, 5, 30, chains=2, own_weights=True, **options)
+    dense, tiled = case.with_gradient("auto"), case.with_gradient("native")
+    for a, b in zip(dense, tiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert torch.equal(dense[0], case.eager())
+    limits = sys.modules["sltfast.ops.token_loss"].DENSE_LOGITS
+    monkeypatch.setitem(limits, False, 9 * 30 * 2 - 1)
+    with torch.no_grad():
+        assert torch.equal(case.loss("auto"), case.loss("native"))
+    assert torch.equal(case.to(torch.bfloat16).loss("auto"), case.to(torch.bfloat16).loss("native"))
+
+
 class Largest(TorchDispatchMode):
     numel = 0
 
