@@ -106,6 +106,7 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py
 	$(PY) benchmarks/comoment.py
+	$(PY) -m benchmarks.grouped_gradient
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/readme_tables.py
 

@@ -16,21 +16,20 @@
 namespace sltfast {
 namespace {
 
-// A tile's coordinates: measured by benchmarks/grouped_gradient.py. Wider than kColumns, a tile is
-// cut by columns too, so that neither factor of the GEMM is packed more often than it pays for.
-constexpr int64_t kTile = 65536, kColumns = 1024;
-constexpr double kWorthAUnit = 1e6;  // multiplications worth a unit of work of their own
+// A tile's coordinates and columns: a float tile fills an L2. Of the sizes that
+// benchmarks/grouped_gradient.py tried (2^16 to 2^20, columns of 1024 and 4096) none was faster
+// than this by more than the noise; fewer rows than kRows lose a tenth of the product's speed.
+constexpr int64_t kTile = 262144, kColumns = 4096, kRows = 64;
 
 struct Tiles {
   int64_t rows, columns, down, across;
 
   // Small enough for L2, and for several threads to find some; a function of the shape alone.
-  Tiles(int64_t r, int64_t k, int64_t n) {
+  Tiles(int64_t r, int64_t k) {
     columns = std::min(k, kColumns);
     rows = std::min(r, std::max<int64_t>(1, kTile / columns));
-    while (rows > 1 && (r + rows - 1) / rows * ((k + columns - 1) / columns) < 4 &&
-           static_cast<double>(rows * columns) * static_cast<double>(n) > kWorthAUnit)
-      rows = (rows + 1) / 2;
+    const int64_t wide = (k + columns - 1) / columns;
+    while (rows >= 2 * kRows && (r + rows - 1) / rows * wide < 4) rows = (rows + 1) / 2;
     down = (r + rows - 1) / rows, across = (k + columns - 1) / columns;
   }
 };
@@ -81,7 +80,7 @@ void grouped_gradient_step_(Tensor w, Tensor left, Tensor right, std::optional<T
   }
 
   char* coordinates = static_cast<char*>(w.mutable_data_ptr());
-  const Tiles tiles(std::max<int64_t>(r, 1), std::max<int64_t>(k, 1), n);
+  const Tiles tiles(std::max<int64_t>(r, 1), std::max<int64_t>(k, 1));
   // chains innermost: they share the anchor's tile
   const int64_t lanes = static_cast<int64_t>(moving.size());
   const int64_t units = r * k == 0 ? 0 : tiles.down * tiles.across * lanes;
