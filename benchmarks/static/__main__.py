@@ -1,10 +1,10 @@
 """`python -m benchmarks.static`: compiles every GPU kernel, counts, writes results/static.csv and csrc/README.md."""
 
-from benchmarks.static import cuda
+from benchmarks.static import cuda, triton_rows
 from benchmarks.static.report import write_readme
 from benchmarks.static.rows import RESULTS, write_csv
 
-SOURCES = (cuda.rows,)
+SOURCES = (cuda.rows, triton_rows.rows)
 
 
 def main() -> None:
