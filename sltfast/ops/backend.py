@@ -12,6 +12,8 @@ import torch
 BACKENDS = ("auto", "native", "triton", "reference")
 PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")}
 """What "auto" takes by device, first that runs; Triton on a CPU is its interpreter, which nobody would choose."""
+EXCEPTIONS = {("cuda", "grouped_gradient_step_"): ("triton", "native", "reference")}
+"""Ops with an order of their own: this one is a matrix product, and only its Triton kernel has tensor cores for it."""
 CUDA_LIBRARY = Path(__file__).resolve().parents[1] / "libsltfast_cuda.so"
 
 try:
@@ -85,7 +87,8 @@ def choose(op: str, requested: str, device: torch.device) -> str:
             raise RuntimeError(f"backend {requested!r} cannot run {op} on {device}: {reason}")
         return requested
     refused = refusals(op, device)
-    choice = next(b for b in PREFERENCE.get(device.type, ("reference",)) if b not in refused)
+    order = EXCEPTIONS.get((device.type, op)) or PREFERENCE.get(device.type, ("reference",))
+    choice = next(backend for backend in order if backend not in refused)
     if choice == "reference" and _absent and not torch.compiler.is_compiling():
         _warn_once(f"{_absent}; running the plain PyTorch reference, about 100 times slower")
     return choice

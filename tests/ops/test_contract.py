@@ -210,6 +210,18 @@ def test_backend_says_why_it_is_refused() -> None:
     assert ops.backend.choose(op, "auto", torch.device("meta")) == "reference"
 
 
+def test_auto_takes_the_first_of_an_ops_own_order_that_runs(monkeypatch) -> None:
+    gpu = torch.device("cuda")
+    refused: dict[str, str] = {}
+    monkeypatch.setattr(ops.backend, "refusals", lambda op, device: refused)
+    assert ops.backend.choose("langevin_step_", "auto", gpu) == "native"
+    assert ops.backend.choose("grouped_gradient_step_", "auto", gpu) == "triton"
+    refused["triton"] = "not installed"
+    assert ops.backend.choose("grouped_gradient_step_", "auto", gpu) == "native"
+    refused["native"] = "not built"
+    assert ops.backend.choose("grouped_gradient_step_", "auto", gpu) == "reference"
+
+
 def test_build_facts() -> None:
     facts = ops.backend.build_facts()
     assert facts["isa"] == facts["isa_runnable"][-1]
