@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sltfast.arena import Arena
+from sltfast.arena import LOW_PRECISION, Arena
 from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
@@ -19,6 +19,7 @@ from sltfast.errors import AllChainsDied
 from sltfast.isolation import surroundings
 from sltfast.losses import LossFn, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
+from sltfast.ops.grouped_gradient_step import epilogue_refusal
 from sltfast.restriction import ParamMasks, Restriction
 from sltfast.results.identity import provenance, run_identity
 from sltfast.results.layout import ArraySpec, layout
@@ -311,9 +312,29 @@ def _attributes(
         "metrics_numel": restriction.numel,
         "sltfast": {
             "provenance": provenance(device),
-            "plan": {"chains_per_pass": 1},
+            "plan": {
+                "chains_per_pass": 1,
+                "update": "langevin_step_",
+                "not_fused": _why_not_fused(config, restriction),
+            },
         },
     }
+
+
+def _why_not_fused(config: SamplerConfig, restriction: Restriction) -> str:
+    """Why gradients are kept in memory, instead of the step being taken where they are formed."""
+    compute = compute_dtype(config.precision)
+    return epilogue_refusal(
+        method=config.method,
+        micro_batches=config.gradient_accumulation_steps,
+        uses=1,
+        masked=any(segment.mask is not None for segment in restriction.segments),
+        low=compute is None and any(segment.parameter.dtype in LOW_PRECISION for segment in restriction.segments),
+        metrics=config.save_metrics,
+    ) or (
+        "a fused product was not measured to be faster than the library's and langevin_step_ after it "
+        "(benchmarks/grouped_gradient.py)"
+    )
 
 
 def _start_values(

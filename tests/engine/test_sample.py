@@ -223,3 +223,23 @@ def test_progress_goes_to_stderr_and_can_be_silenced(capsys):
     assert shown.out == ""
     run(progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "was not measured to be faster"),
+        ({"sampling_method": "rmsprop_sgld"}, "only 'sgld' needs no state"),
+        ({"gradient_accumulation_steps": 2}, "2 micro-batches"),
+        ({"save_metrics": True}, "metrics are asked for"),
+        ({"param_masks": {"first.weight": torch.eye(5, 3, dtype=torch.bool)}}, "a mask says which"),
+    ],
+)
+def test_the_plan_says_why_the_step_is_not_taken_where_the_gradient_is_formed(settings, reason):
+    tree = sltfast.sample(
+        Mlp(), regression_data(), loss_fn=regression_loss, lr=1e-3, n_beta=1.0, num_chains=1, num_draws=1,
+        batch_size=4, progress=False, **settings,
+    )  # fmt: skip
+    plan = tree.attrs["sltfast"]["plan"]
+    assert plan["update"] == "langevin_step_"
+    assert reason in plan["not_fused"]
