@@ -12,7 +12,7 @@ from sltfast.ops.backend import implementation, native_ops
 from sltfast.ops.registration import LIBRARY
 from sltfast.ops.token_loss_arguments import check_rows, check_shapes, check_token_loss, computed_dtype
 
-DENSE_LOGITS = {False: 1 << 16, True: 1 << 20}
+DENSE_LOGITS = {False: 1 << 16, True: 1 << 17}
 """Up to how many logits PyTorch's own cross-entropy of all of them is the faster on a CPU, by whether a gradient is
 asked for: then it saves the product that forms the logits again. From benchmarks/results/token_loss.csv."""
 
