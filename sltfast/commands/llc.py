@@ -63,6 +63,7 @@ SAMPLING = (
     ),
     Setting("rmsprop_eps", float, "floor of RMSprop's preconditioner"),
     Setting("rmsprop_alpha", float, "decay of RMSprop's running mean"),
+    Setting("friction", float, "A of sghmc and sgnht, in (0, 1] (default: 0.1 for sghmc, 0.01 for sgnht)"),
     Setting("restriction", list, "move only the parameters that match this name or glob; may be repeated"),
     Setting("noise_level", float, "σ of the injected noise; 1 samples the posterior", 1.0),
     Setting("llc_weight_decay", float, "precision of a Gaussian prior around 0", 0.0),
@@ -100,7 +101,7 @@ PLACES = (
     Setting("data", list, "DATA"),
 )
 SETTINGS = (*PLACES, *INPUT, *SAMPLING, *ESTIMATE, *OUTPUT)
-NOT_PASSED_ON = {"restriction", "threads"}
+NOT_PASSED_ON = {"restriction", "threads", "friction"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +203,8 @@ def _sample(model: nn.Module, rows: Any, settings: dict[str, Any]) -> xr.Dataset
         "save_token_losses",
     ]
     passed = {name: settings[name] for name in names if name not in NOT_PASSED_ON}
+    if settings["friction"] is not None:
+        passed["sampling_method_kwargs"] = {"friction": settings["friction"]}
     return llc(model, rows, param_masks=settings["restriction"], progress=not settings["quiet"], **passed)
 
 

@@ -39,6 +39,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--restriction", "no.such.weight"], "'no.such.weight'"),
         (["--tokenizer", "/no/such/tokenizer"], "/no/such/tokenizer: no such file or directory"),
         (["--figure", "/no/such/folder/x.png"], "no such folder for the figure"),
+        (["--sampling-method", "sghmc", "--friction", "1.5"], "friction must be in (0, 1], got 1.5 (1 is SGLD)"),
+        (["--friction", "0.5"], "['friction'] mean nothing to 'sgmcmc_sgld' (allowed: none)"),
         (["--threads", "0"], "threads must be >= 1, got 0"),
         (["--max-rows", "0"], "max_rows must be >= 1, got 0"),
     ],

@@ -99,6 +99,17 @@ def test_n_beta_defaults_to_n_over_log_n(model: str, text: str, capsys: pytest.C
     assert found["settings"]["n_beta"] == sltfast.default_nbeta(4, 2)
 
 
+@pytest.mark.parametrize("method", ["sghmc", "sgnht"])
+def test_friction_of_the_samplers_with_momentum(
+    method: str, model: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, path = [*RUN, "--sampling-method", method], str(tmp_path / "run.zarr")
+    found = as_json(capsys, model, text, *given, "--friction", "0.5", "--output-path", path)
+    kept = sltfast.open(path).attrs["metadata"]["config"]["sampler"]["sampling_method_kwargs"]
+    assert kept == {"friction": 0.5}
+    assert found["llc_mean"] != as_json(capsys, model, text, *given)["llc_mean"]
+
+
 def test_a_restriction_moves_what_it_names(
     model: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
