@@ -47,12 +47,24 @@ def check_list(
     if len(tensors) != len(numels):
         raise ValueError(f"{name} must hold one tensor a segment: {len(numels)} segments, got {len(tensors)} tensors")
     for s, (tensor, numel) in enumerate(zip(tensors, numels, strict=True)):
-        if tensor.numel() == 0 and (empty_means or numel == 0):
-            continue
-        if tensor.dtype not in dtypes:
-            raise TypeError(f"{name}[{s}] must be {dtype_names(dtypes)}, got {dtype_names([tensor.dtype])}")
-        if tensor.numel() != numel:
-            hint = f", or none ({empty_means})" if empty_means else ""
-            raise ValueError(f"{name}[{s}] must hold {numel} values{hint}, got shape {list(tensor.shape)}")
-        if tensor.device != device:
-            raise ValueError(f"{name}[{s}] must be on {device}, got {tensor.device}")
+        check_values(f"{name}[{s}]", tensor, numel, dtypes, device, empty_means)
+
+
+def check_values(
+    name: str,
+    tensor: Tensor,
+    numel: int,
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    empty_means: str = "",
+) -> None:
+    """Raise unless a tensor holds `numel` values of one of these dtypes, in any shape; or none, as in `check_list`."""
+    if tensor.numel() == 0 and (empty_means or numel == 0):
+        return
+    if tensor.dtype not in dtypes:
+        raise TypeError(f"{name} must be {dtype_names(dtypes)}, got {dtype_names([tensor.dtype])}")
+    if tensor.numel() != numel:
+        hint = f", or none ({empty_means})" if empty_means else ""
+        raise ValueError(f"{name} must hold {numel} values{hint}, got shape {list(tensor.shape)}")
+    if tensor.device != device:
+        raise ValueError(f"{name} must be on {device}, got {tensor.device}")

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from sltfast.ops.arguments import LOW_DTYPES, MASTER_DTYPES, dtype_names
-from sltfast.ops.langevin_arguments import check_langevin_step
+from sltfast.ops.arguments import LOW_DTYPES, MASTER_DTYPES, check_values, dtype_names
+from sltfast.ops.langevin_arguments import check_langevin_step, check_segments
 
 ALGORITHMS = ("auto", "ghost", "formed")
 PRECISIONS = ("ieee", "tf32", "bf16")
@@ -67,12 +67,14 @@ def check_grouped_gradient_step(
         raise ValueError(
             f"segment must have shape [5] (offset, numel, element, run, stride), got {list(segment.shape)}"
         )
-    nothing = [w.new_empty(0)]
+    # what it shares with `langevin_step_`; that op's lists of tensors are not there
     check_langevin_step(
-        w, nothing, [anchor], segment[None], hyper, step, chains, seed, stream, "sgld",
+        w, [], [], segment[None][:0], hyper, step, chains, seed, stream, "sgld",
         None, None, None, [], [], loss, alive, death_step, None, [], 0.99, 0.1, 1.0, False,
     )  # fmt: skip
+    numel, run = check_segments(segment[None], w.shape[1])[0][1:4:2]
     own = (w.dtype, *LOW_DTYPES)
+    check_values("anchor", anchor, numel, own, w.device)
     for name, factor in (("left", left), ("right", right)):
         if factor.dim() != 3:
             raise ValueError(f"{name} must have shape [C, N, *], got {list(factor.shape)}")
@@ -92,7 +94,6 @@ def check_grouped_gradient_step(
             raise ValueError(f"weights must have shape {list(left.shape[:2])}, got {list(weights.shape)}")
         if weights.device != w.device:
             raise ValueError(f"weights must be on {w.device}, got {weights.device}")
-    numel, run = segment[1].item(), segment[3].item()
     rows, columns = left.shape[2], right.shape[2]
     if numel != rows * columns:
         raise ValueError(f"segment must hold R·K = {rows}·{columns} coordinates, got {numel}")
