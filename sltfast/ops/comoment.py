@@ -4,9 +4,6 @@ The posterior covariance of losses, Cov[ℓ_i, ℓ_j], is what the Bayesian infl
 kernel and susceptibilities are made of.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,19 +16,7 @@ from sltfast.ops.comoment_arguments import (
     check_standardise,
     check_top_k,
 )
-
-
-def _run(op: str, backend: str, arguments: tuple[Any, ...], device: torch.device, check: Callable[[], object]) -> None:
-    run = implementation(op, backend, device)
-    if torch.compiler.is_compiling():
-        run(*arguments)
-        return
-    try:
-        run(*arguments)
-    except RuntimeError:
-        # the op refuses before it writes; the Python rules say it better
-        check()
-        raise
+from sltfast.ops.running import run
 
 
 def rounds_products(device: torch.device) -> bool:
@@ -96,13 +81,8 @@ def comoment_(
     """
     if precision == "fp32" and rounds_products(x.device):
         precision = "fp64"
-    _run(
-        "comoment_",
-        backend,
-        (*state, x, y, valid, precision),
-        state.draws.device,
-        lambda: check_comoment(state, x, y, valid, precision),
-    )
+    op = implementation("comoment_", backend, state.draws.device)
+    run(op, lambda *_: check_comoment(state, x, y, valid, precision), (*state, x, y, valid, precision))
 
 
 def comoment_merge_(state: Comoments, other: Comoments, *, backend: str = "auto") -> None:
@@ -111,7 +91,8 @@ def comoment_merge_(state: Comoments, other: Comoments, *, backend: str = "auto"
     Raises:
         ValueError: the states differ in G, N, M, in whether y is x, or in whether a block is kept.
     """
-    _run("comoment_merge_", backend, (*state, *other), state.draws.device, lambda: check_merge(state, other))
+    op = implementation("comoment_merge_", backend, state.draws.device)
+    run(op, lambda *_: check_merge(state, other), (*state, *other))
 
 
 def comoment_covariance(state: Comoments, *, ddof: int = 1, out: Tensor | None = None) -> Tensor:
@@ -138,13 +119,8 @@ def comoment_correlation(state: Comoments, *, out: Tensor | None = None, backend
     """
     block = _block(state)
     r = torch.empty_like(block) if out is None else out
-    _run(
-        "comoment_correlation_",
-        backend,
-        (r, block, state.m2_x, state.m2_y),
-        block.device,
-        lambda: check_correlation(r, block, state.m2_x, state.m2_y),
-    )
+    op = implementation("comoment_correlation_", backend, block.device)
+    run(op, check_correlation, (r, block, state.m2_x, state.m2_y))
     return r
 
 
@@ -167,13 +143,8 @@ def comoment_standardise_(
         valid: bool or uint8 [G, k].
         backend: as in `comoment_`.
     """
-    _run(
-        "comoment_standardise_",
-        backend,
-        (z, x, mean, scale, valid),
-        x.device,
-        lambda: check_standardise(z, x, mean, scale, valid),
-    )
+    op = implementation("comoment_standardise_", backend, x.device)
+    run(op, check_standardise, (z, x, mean, scale, valid))
 
 
 def comoment_top_k_(
@@ -200,10 +171,6 @@ def comoment_top_k_(
         absolute: rank by |value|.
         backend: as in `comoment_`.
     """
-    _run(
-        "comoment_top_k_",
-        backend,
-        (values, indices, block, column, row, absolute),
-        block.device,
-        lambda: check_top_k(values, indices, block, column, row),
-    )
+    op = implementation("comoment_top_k_", backend, block.device)
+    arguments = (values, indices, block, column, row, absolute)
+    run(op, lambda *_: check_top_k(values, indices, block, column, row), arguments)

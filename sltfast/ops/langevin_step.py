@@ -1,13 +1,12 @@
 """`langevin_step_`: drift, localization, preconditioner, noise, box, health and diagnostics in one pass."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from sltfast.ops.backend import implementation
 from sltfast.ops.langevin_arguments import check_langevin_step
+from sltfast.ops.running import run
 from sltfast.ops.streams import STREAM_STEP, signed_seed
 
 
@@ -104,19 +103,7 @@ def langevin_step_(
         v, momentum, thermostat, list(low or ()), list(masks or ()), loss, alive, death_step, metrics,
         list(noise or ()), rms_alpha, rms_eps, friction, stochastic_rounding,
     )  # fmt: skip
-    _run(op, arguments)
-
-
-def _run(op: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    if torch.compiler.is_compiling():
-        op(*arguments)
-        return
-    try:
-        op(*arguments)
-    except RuntimeError:
-        # the op refuses before it writes; the Python rules say it better
-        check_langevin_step(*arguments)
-        raise
+    run(op, check_langevin_step, arguments)
 
 
 class LangevinStep:
@@ -172,4 +159,5 @@ class LangevinStep:
 
     def __call__(self, grads: list[Tensor], *, loss: Tensor | None = None, noise: list[Tensor] | None = None) -> None:
         """Take one step: `grads` (S tensors), `loss` (float64 [C]) and `noise` as in `langevin_step_`."""
-        _run(self._op, (*self._before, grads, *self._middle, loss, *self._health, noise or [], *self._settings))
+        arguments = (*self._before, grads, *self._middle, loss, *self._health, noise or [], *self._settings)
+        run(self._op, check_langevin_step, arguments)

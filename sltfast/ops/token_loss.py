@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from sltfast.ops.arguments import MASTER_DTYPES
 from sltfast.ops.backend import implementation, native_ops
 from sltfast.ops.registration import LIBRARY
+from sltfast.ops.running import run
 from sltfast.ops.token_loss_arguments import check_rows, check_shapes, check_token_loss, computed_dtype
 
 DENSE_LOGITS = {False: 1 << 16, True: 1 << 17}
@@ -90,7 +91,7 @@ def token_loss(
         if backend == "auto" and _dense_is_faster(hidden, unembedding, bias, precision):
             return _dense(hidden, unembedding, bias, targets, *rest).view(given)
         op = implementation("token_loss", backend, hidden.device)
-        return _run(op, (hidden, unembedding, bias, targets, *rest))[0].view(given)
+        return run(op, check_token_loss, (hidden, unembedding, bias, targets, *rest))[0].view(given)
     if token_weights.requires_grad:
         raise ValueError(
             "token_weights must not require a gradient (weigh the losses of token_loss(...) without token_weights)"
@@ -100,11 +101,11 @@ def token_loss(
     asked = torch.is_grad_enabled()
     needs = (asked and unembedding.requires_grad, asked and bias is not None and bias.requires_grad)
     if not (needs[0] or needs[1] or (asked and hidden.requires_grad)):
-        losses = _run(
-            implementation("token_loss", backend, hidden.device), (hidden, unembedding, bias, targets, *rest)
-        )[0]
+        op = implementation("token_loss", backend, hidden.device)
+        losses = run(op, check_token_loss, (hidden, unembedding, bias, targets, *rest))[0]
         return WeightedTokenLoss(torch.where(weights != 0, weights * losses, 0).sum(), losses.view(given))
-    total, losses, *_ = _run(op, (hidden, unembedding, bias, targets, weights, *rest, *needs))
+    arguments = (hidden, unembedding, bias, targets, weights, *rest, *needs)
+    total, losses, *_ = run(op, _check_weighted, arguments)
     return WeightedTokenLoss(total, losses.view(given))
 
 
@@ -150,18 +151,17 @@ def _of_every_chain(rows: Any, hidden: Tensor) -> Any:
     return rows.expand(hidden.shape[0], -1)
 
 
-def _run(op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    if torch.compiler.is_compiling():
-        return op(*arguments)
-    try:
-        return op(*arguments)
-    except RuntimeError:
-        # the op refuses before it computes; the Python rules say it better
-        weighted = "with_gradient" in op.__name__
-        check_token_loss(*(arguments[:4] + arguments[5:9] if weighted else arguments))
-        if weighted:
-            check_rows("token_weights", arguments[4], arguments[3], computed_dtype(arguments[0].dtype))
-        raise
+def _check_weighted(
+    hidden: Tensor,
+    unembedding: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    token_weights: Tensor,
+    *rest: Any,
+) -> None:
+    """The rules of `token_loss_with_gradient`; its last two arguments say which gradients are needed."""
+    check_token_loss(hidden, unembedding, bias, targets, *rest[:-2])
+    check_rows("token_weights", token_weights, targets, computed_dtype(hidden.dtype))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
