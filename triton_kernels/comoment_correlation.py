@@ -48,7 +48,6 @@ def comoment_correlation_(out: Tensor, block: Tensor, m2_x: Tensor, m2_y: Tensor
 
 _SIZES = ["rows", "columns", "blocks", "out_group", "out_row", "block_group", "block_row"]
 _SIGNATURE = {"block": "*fp64", "m2_x": "*fp64", "m2_y": "*fp64"} | dict.fromkeys(_SIZES, "i32")
-_CUT = {"OWN": True, "ALIGNED": True, "BLOCK": _BLOCK}
 AHEAD = [
     Ahead(
         f"to {out}",

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sltfast.ops.grouped_gradient_arguments import check_grouped_gradient_step
 from sltfast.triton_kernels.ahead import Ahead
+from sltfast.triton_kernels.langevin_table import KINDS
+from sltfast.triton_kernels.langevin_update import plain_increment
 from sltfast.triton_kernels.philox import box_muller, normals_of_elements, words_of_groups
 from sltfast.triton_kernels.rounding import from_bfloat16, to_bfloat16
 
@@ -100,19 +102,14 @@ def grouped_gradient_kernel(
         place = w + c * w_row + offset + at
         old = tl.load(place, mask=inside, other=0.0)
         h = hyper + 6 * c
-        lr = tl.load(h)
-        half = -0.5 * lr
-        pulled = tl.fma(old, (half * tl.load(h + 3)).to(T), (tl.sqrt(lr) * tl.load(h + 4)).to(T) * xi)
-        pulled = tl.fma(old - pull, (half * tl.load(h + 2)).to(T), pulled)
-        moved = old + tl.fma(total, (half * tl.load(h + 1)).to(T), pulled)
+        lr, n_beta, gamma, decay = tl.load(h), tl.load(h + 1), tl.load(h + 2), tl.load(h + 3)
+        noise = tl.sqrt(lr) * tl.load(h + 4)
+        moved = old + plain_increment(lr, n_beta, gamma, decay, noise, total, old, old - pull, xi, T)
         lost = (moved - moved != 0.0) & inside
         box = tl.load(h + 5).to(T)
         held = tl.minimum(tl.maximum(moved, pull - box), pull + box)
         tl.store(place, tl.where(lost, old, held), mask=inside)
         tl.store(broken + c, 1, mask=tl.max(tl.max(lost.to(tl.int32), 1), 0) != 0)
-
-
-KINDS = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
 def _seen(tensor: Tensor) -> Tensor:
