@@ -1,1 +1,1 @@
-"""The ops in Triton, one file each, installed as `sltfast.triton_kernels`; this file imports no Triton."""
+"""The ops in Triton, a module each, installed as `sltfast.triton_kernels`; this file imports no Triton."""
