@@ -93,12 +93,6 @@ struct GroupedGradientArguments {
   const char* anchor_data() const { return static_cast<const char*>(anchor.const_data_ptr()); }
 
  private:
-  static Dtype check_weights(const Tensor& w) {
-    const Dtype dtype = dtype_of(w);
-    STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "w must be float32 or float64");
-    STD_TORCH_CHECK(w.dim() == 2 && w.is_contiguous(), "w must be a contiguous [C, P] tensor");
-    return dtype;
-  }
   static Segment read_segment(const Tensor& table, int64_t row, int64_t r, int64_t k) {
     STD_TORCH_CHECK(table.dim() == 1, "segment must have shape [5]");
     const Segment s = read_segments(torch::stable::unsqueeze(table, 0), row).front();

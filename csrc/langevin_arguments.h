@@ -70,13 +70,6 @@ struct LangevinArguments {
   }
 
  private:
-  static Dtype check_weights(const Tensor& w) {
-    const Dtype dtype = dtype_of(w);
-    STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "w must be float32 or float64");
-    STD_TORCH_CHECK(w.dim() == 2 && w.is_contiguous(), "w must be a contiguous [C, P] tensor");
-    return dtype;
-  }
-
   static LangevinMethod read_method(const std::string& name, double alpha, double eps,
                                     double friction, int64_t seed, int64_t stream) {
     STD_TORCH_CHECK(stream >= 0 && stream < 256, "stream must be in 0..255");

@@ -34,6 +34,14 @@ inline Dtype dtype_of(const Tensor& t) {
   }
 }
 
+// Returns the dtype of w.
+inline Dtype check_weights(const Tensor& w) {
+  const Dtype dtype = dtype_of(w);
+  STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "w must be float32 or float64");
+  STD_TORCH_CHECK(w.dim() == 2 && w.is_contiguous(), "w must be a contiguous [C, P] tensor");
+  return dtype;
+}
+
 inline void check_beside(const char* name, const Tensor& t, const Tensor& w) {
   STD_TORCH_CHECK(t.device() == w.device(), name, " must be on w's device");
 }

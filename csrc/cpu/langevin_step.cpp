@@ -2,7 +2,6 @@
 // chains' health.
 #include <torch/csrc/stable/library.h>
 
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "../numerics/langevin.h"
 #include "dispatch.h"
 #include "langevin_kernel.h"
+#include "share_work.h"
 
 namespace sltfast {
 namespace {
@@ -21,20 +21,6 @@ constexpr int64_t kPiece =
     16384;  // coordinates of a unit of work; fixed, so sums never depend on threads
 constexpr int64_t kWorthAThread =
     8192;  // coordinates below which waking a thread costs more than it saves
-
-// Runs f(0), …, f(count − 1) on up to `workers` threads, each taking the next when it is free.
-template <class F>
-void run_pieces(int64_t count, int64_t workers, const F& f) {
-  if (workers <= 1) {
-    for (int64_t i = 0; i < count; ++i) f(i);
-    return;
-  }
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (int64_t i = next++; i < count; i = next++) f(i);
-  });
-}
 
 void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anchors,
                     Tensor segments, Tensor hyper, Tensor step, Tensor chains, int64_t seed,
@@ -87,7 +73,7 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
   const int64_t width = size_of(a.master);
   const auto move = a.master == Dtype::f32 ? kernels<LangevinKernels>().step_f32
                                            : kernels<LangevinKernels>().step_f64;
-  const auto run = [&](int64_t i) {
+  const auto run = [&](int64_t, int64_t i) {
     const Place& place = places[i / lanes];
     const int64_t c = rows[i % lanes], first = place.first;
     const size_t s = place.segment;
@@ -112,9 +98,9 @@ void langevin_step_(Tensor w, std::vector<Tensor> grads, std::vector<Tensor> anc
     finite[i] = move(piece, moving[i % lanes], a.metrics ? &sums[9 * i] : nullptr,
                      a.method.thermal ? &heat[2 * i] : nullptr);
   };
-  run_pieces(pieces,
-             std::min<int64_t>(torch::stable::get_num_threads(), total * lanes / kWorthAThread),
-             run);
+  share_tasks(pieces,
+              std::min<int64_t>(torch::stable::get_num_threads(), total * lanes / kWorthAThread),
+              run);
 
   for (int64_t lane = 0; lane < lanes; ++lane) {
     const int64_t c = rows[lane];

@@ -26,6 +26,14 @@ void share_work(int64_t units, int64_t workers, const F& f) {
   });
 }
 
+// The same where one worker is enough to stay on the calling thread: nothing is woken, and a GEMM
+// inside f may have all threads.
+template <class F>
+void share_tasks(int64_t count, int64_t workers, const F& f) {
+  if (workers > 1) return share_work(count, workers, f);
+  for (int64_t i = 0; i < count; ++i) f(0, i);
+}
+
 inline int64_t workers_for(int64_t units) {
   return std::max<int64_t>(1, std::min<int64_t>(units, torch::stable::get_num_threads()));
 }

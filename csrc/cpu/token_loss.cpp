@@ -3,6 +3,7 @@
 
 #include <tuple>
 
+#include "share_work.h"
 #include "token_loss_rows.h"
 
 namespace sltfast {

@@ -7,6 +7,7 @@
 
 #include <tuple>
 
+#include "share_work.h"
 #include "token_loss_rows.h"
 
 namespace sltfast {

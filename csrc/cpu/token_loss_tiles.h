@@ -1,8 +1,5 @@
-// Blocks of matrices, and tasks shared among threads.
+// Blocks of matrices.
 #pragma once
-
-#include <algorithm>
-#include <atomic>
 
 #include "gemm.h"
 
@@ -23,20 +20,5 @@ inline void multiply(const Matrices& a, const Matrices& b, const Matrices& c, bo
 }
 
 inline int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-// Runs task(worker, i) for i in 0 .. count − 1; each worker takes the next task when it is free.
-// Matrix products inside run on one thread if there are several workers.
-template <class Task>
-void share_tasks(int64_t count, int64_t workers, const Task& task) {
-  if (workers <= 1) {
-    for (int64_t i = 0; i < count; ++i) task(0, i);
-    return;
-  }
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (int64_t i = next++; i < count; i = next++) task(worker, i);
-  });
-}
 
 }  // namespace sltfast
