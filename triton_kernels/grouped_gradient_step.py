@@ -14,6 +14,7 @@ from sltfast.triton_kernels.langevin_table import KINDS
 from sltfast.triton_kernels.langevin_update import plain_increment
 from sltfast.triton_kernels.philox import box_muller, normals_of_elements, words_of_groups
 from sltfast.triton_kernels.rounding import from_bfloat16, to_bfloat16
+from sltfast.triton_kernels.rows import dense_rows
 
 # 64 × 64 coordinates and 32 positions fill an SM with the small products of a head as well as those of a layer,
 # and 16 coordinates a thread, more of which would spill
@@ -117,10 +118,6 @@ def _seen(tensor: Tensor) -> Tensor:
     return tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
-
-
 def grouped_gradient_step_(
     w: Tensor,
     left: Tensor,
@@ -145,7 +142,7 @@ def grouped_gradient_step_(
     count, n, rows, columns = w.shape[0], left.shape[1], left.shape[2], right.shape[2]
     offset, numel, element, run, stride = segment.tolist()
     element_row = columns if run == numel else stride
-    left, right, anchor = _dense_rows(left), _dense_rows(right), anchor.contiguous()
+    left, right, anchor = dense_rows(left), dense_rows(right), anchor.contiguous()
     broken = torch.zeros(count, dtype=torch.int32, device=w.device)
     double = w.dtype == torch.float64
     down = ROWS_DOUBLE if double else ROWS

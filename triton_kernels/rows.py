@@ -10,6 +10,11 @@ def rows_aligned(*tensors: Tensor) -> bool:
     return all(t.data_ptr() % 16 == 0 and all(s % 4 == 0 for s in (*t.stride()[:-1], t.shape[-1])) for t in tensors)
 
 
+def dense_rows(tensor: Tensor) -> Tensor:
+    """A tensor whose rows have no gaps; a copy where they had."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
 @triton.jit
 def wide(stride, ALIGNED: tl.constexpr):
     """`stride` as int64; ALIGNED tells the compiler that it is a multiple of four."""
