@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "../grouped_gradient_form.h"
 #include "dispatch.h"
 #include "gemm.h"
 #include "grouped_gradient_kernel.h"
@@ -12,9 +13,6 @@
 
 namespace sltfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 constexpr int64_t kTile = 256;   // rows and columns of a tile: two float tiles fill half an L2
 constexpr int64_t kDirect = 16;  // entries of a Gram matrix that dot products form sooner than BLAS
@@ -25,13 +23,6 @@ double dot(const char* a, const char* b, int64_t count, int64_t width) {
   if (width == 4)
     return k.dot_f32(reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), count);
   return k.dot_f64(reinterpret_cast<const double*>(a), reinterpret_cast<const double*>(b), count);
-}
-
-void check_factor(const char* name, const Tensor& t, int64_t dims, ScalarType dtype) {
-  STD_TORCH_CHECK(t.is_cpu() && t.dim() == dims && t.scalar_type() == dtype &&
-                      (dtype == ScalarType::Float || dtype == ScalarType::Double),
-                  name, " must be a float32 or float64 tensor on the CPU with ", dims,
-                  " dimensions, of left's dtype");
 }
 
 Tensor zeros_like_samples(int64_t samples) {
@@ -108,38 +99,18 @@ void direct(const Matrices& la, const Matrices& ra, const Matrices& lb, const Ma
 
 Tensor grouped_gradient_products(Tensor left_a, Tensor right_a, Tensor left_b, Tensor right_b,
                                  std::string algorithm) {
-  const ScalarType dtype = left_a.scalar_type();
-  check_factor("left_a", left_a, 3, dtype);
-  check_factor("right_a", right_a, 3, dtype);
-  check_factor("left_b", left_b, 3, dtype);
-  check_factor("right_b", right_b, 3, dtype);
-  const int64_t samples = left_a.size(0), r = left_a.size(2), k = right_a.size(2);
-  const int64_t ta = left_a.size(1), tb = left_b.size(1);
-  STD_TORCH_CHECK(right_a.size(0) == samples && right_a.size(1) == ta,
-                  "right_a must have left_a's samples and positions");
-  STD_TORCH_CHECK(left_b.size(0) == samples && left_b.size(2) == r,
-                  "left_b must have left_a's samples and columns");
-  STD_TORCH_CHECK(right_b.size(0) == samples && right_b.size(1) == tb && right_b.size(2) == k,
-                  "right_b must have right_a's samples and columns and left_b's positions");
-  STD_TORCH_CHECK(algorithm == "auto" || algorithm == "ghost" || algorithm == "formed",
-                  "algorithm must be auto, ghost or formed");
-  Tensor out = zeros_like_samples(samples);
-  if (samples * ta * tb * r * k == 0) return out;
+  const ProductSizes sizes(left_a, right_a, left_b, right_b, algorithm);
+  Tensor out = zeros_like_samples(sizes.samples);
+  if (sizes.empty()) return out;
   const Matrices la = matrices_of(left_a), ra = matrices_of(right_a), lb = matrices_of(left_b),
                  rb = matrices_of(right_b);
   const auto one = [](const Matrices& a, const Matrices& b) {
     return a.data == b.data && a.each == b.each && a.row == b.row;
   };
+  const int64_t ta = sizes.positions_a, tb = sizes.positions_b;
   const bool symmetric = ta == tb && one(la, lb) && one(ra, rb);
-  // multiplications; of a symmetric Gram matrix the tiles on and above the diagonal
-  const int64_t tiles = (ta + kTile - 1) / kTile;
-  const double share =
-      symmetric ? 0.5 * static_cast<double>(tiles + 1) / static_cast<double>(tiles) : 1.0;
-  const double ghost = share * static_cast<double>(ta * tb) * static_cast<double>(r + k);
-  const double formed = static_cast<double>(symmetric ? ta : ta + tb) * static_cast<double>(r) *
-                        static_cast<double>(k);
   double* sums = out.mutable_data_ptr<double>();
-  if (algorithm == "formed" || (algorithm == "auto" && formed < ghost))
+  if (sizes.formed(algorithm, symmetric, kTile))
     tiled({la.transposed(), ra, lb.transposed(), rb, symmetric, false}, sums);
   else if (ta * tb <= kDirect)
     direct(la, ra, lb, rb, symmetric, sums);
@@ -149,14 +120,8 @@ Tensor grouped_gradient_products(Tensor left_a, Tensor right_a, Tensor left_b, T
 }
 
 Tensor grouped_gradient_inner(Tensor left, Tensor right, Tensor v) {
-  const ScalarType dtype = left.scalar_type();
-  check_factor("left", left, 3, dtype);
-  check_factor("right", right, 3, dtype);
-  check_factor("v", v, 2, dtype);
+  check_inner(left, right, v);
   const int64_t samples = left.size(0), t = left.size(1), r = left.size(2), k = right.size(2);
-  STD_TORCH_CHECK(right.size(0) == samples && right.size(1) == t,
-                  "right must have left's samples and positions");
-  STD_TORCH_CHECK(v.size(0) == r && v.size(1) == k, "v must be [columns of left, of right]");
   Tensor out = zeros_like_samples(samples);
   if (samples * t * r * k == 0) return out;
   left = torch::stable::contiguous(left), right = torch::stable::contiguous(right);
