@@ -16,10 +16,10 @@ from sltfast.triton_kernels.philox import box_muller, normals_of_elements, words
 from sltfast.triton_kernels.rounding import from_bfloat16, to_bfloat16
 from sltfast.triton_kernels.rows import dense_rows
 
-# 64 × 64 coordinates and 32 positions fill an SM with the small products of a head as well as those of a layer,
-# and 16 coordinates a thread, more of which would spill
-ROWS, COLUMNS, DEPTH, WARPS = 64, 64, 32, 8
-ROWS_DOUBLE, DEPTH_DOUBLE = 32, 16
+# 64 × 64 coordinates fill an SM with the small products of a head as well as those of a layer: 16 a thread, more of
+# which would spill. Sums in float64, or normals that every coordinate draws for itself, leave room for 8.
+ROWS, ROWS_FEW, COLUMNS, WARPS = 64, 32, 64, 8
+DEPTH, DEPTH_DOUBLE = 32, 16
 
 
 @triton.jit
@@ -113,6 +113,11 @@ def grouped_gradient_kernel(
         tl.store(broken + c, 1, mask=tl.max(tl.max(lost.to(tl.int32), 1), 0) != 0)
 
 
+def _registers(precision: str, grouped: bool) -> int:
+    """Registers a thread may have, 0 = as the compiler sees fit: on sm_100 it may stop at 128 of them, and spill."""
+    return 144 if precision != "ieee" and not grouped else 0
+
+
 def _seen(tensor: Tensor) -> Tensor:
     """Bits of bfloat16; other dtypes as they are."""
     return tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
@@ -145,7 +150,8 @@ def grouped_gradient_step_(
     left, right, anchor = dense_rows(left), dense_rows(right), anchor.contiguous()
     broken = torch.zeros(count, dtype=torch.int32, device=w.device)
     double = w.dtype == torch.float64
-    down = ROWS_DOUBLE if double else ROWS
+    grouped = element % 4 == 0 and element_row % 4 == 0
+    down = ROWS if grouped and not double else ROWS_FEW
     programs = triton.cdiv(rows, down) * triton.cdiv(columns, COLUMNS) * count
     if programs:
         grouped_gradient_kernel[(programs,)](
@@ -154,9 +160,8 @@ def grouped_gradient_step_(
             n, rows, columns, count, w.shape[1], offset, left.stride(0), left.stride(1), right.stride(0),
             right.stride(1), element, element_row, seed, stream,
             LEFT=KINDS[left.dtype], RIGHT=KINDS[right.dtype], ANCHOR=KINDS[anchor.dtype], PRECISION=precision,
-            GROUPED=element % 4 == 0 and element_row % 4 == 0,
-            ROWS=down, COLUMNS=COLUMNS, DEPTH=DEPTH_DOUBLE if double else DEPTH, num_warps=WARPS,
-            enable_fp_fusion=False,
+            GROUPED=grouped, ROWS=down, COLUMNS=COLUMNS, DEPTH=DEPTH_DOUBLE if double else DEPTH, num_warps=WARPS,
+            maxnreg=_registers(precision, grouped) or None, enable_fp_fusion=False,
         )  # fmt: skip
     # on the device: nothing is read by the host
     lives = alive.bool() if alive is not None else torch.ones_like(broken, dtype=torch.bool)
@@ -180,17 +185,22 @@ def _ahead(name: str, **changes: object) -> Ahead:
         "hyper": "*fp64", "step": "*i64", "chains": "*i64", "loss": "*fp64", "alive": "*u8", "broken": "*i32",
         **dict.fromkeys(numbers, "i64"),
     }  # fmt: skip
+    double, grouped = t == "*fp64", changes.get("GROUPED", True)
     constexprs = {
         "LEFT": "f32", "RIGHT": "f32", "ANCHOR": "f32", "PRECISION": "ieee", "GROUPED": True, "COLUMNS": COLUMNS,
-        "ROWS": ROWS_DOUBLE if t == "*fp64" else ROWS, "DEPTH": DEPTH_DOUBLE if t == "*fp64" else DEPTH,
+        "ROWS": ROWS if grouped and not double else ROWS_FEW, "DEPTH": DEPTH_DOUBLE if double else DEPTH,
     }  # fmt: skip
-    return Ahead(name, grouped_gradient_kernel, signature, constexprs | changes, WARPS)
+    registers = _registers(str(changes.get("PRECISION", "ieee")), bool(grouped))
+    return Ahead(name, grouped_gradient_kernel, signature, constexprs | changes, WARPS, registers)
 
 
 AHEAD = (
     _ahead("ieee"),
     _ahead("ieee, elements not in fours", GROUPED=False),
     _ahead("tf32", PRECISION="tf32"),
+    _ahead("tf32, elements not in fours", PRECISION="tf32", GROUPED=False),
     _ahead("bf16 factors", LEFT="bf16", RIGHT="bf16", PRECISION="bf16"),
+    _ahead("bf16 factors, elements not in fours", LEFT="bf16", RIGHT="bf16", PRECISION="bf16", GROUPED=False),
     _ahead("float64", LEFT="f64", RIGHT="f64", ANCHOR="f64"),
+    _ahead("float64, elements not in fours", LEFT="f64", RIGHT="f64", ANCHOR="f64", GROUPED=False),
 )

@@ -70,13 +70,18 @@ def accumulate_kernel(
     tl.store(out + row * n + column, total, mask=inside)
 
 
+def _depth(kind: torch.dtype) -> int:
+    """Of a step of the products: 32 deep spills with float32 operands on sm_80."""
+    return 32 if kind == torch.bfloat16 else 16
+
+
 def accumulate(a: Tensor, b: Tensor, out: Tensor, constants: dict[str, object]) -> None:
     """`out` += a·b for a contiguous `out`."""
     (m, k), n = a.shape, b.shape[1]
     if out.numel() and k:
         accumulate_kernel[triton.cdiv(m, ROWS), triton.cdiv(n, COLUMNS)](
             a, b, out, m, n, k, *a.stride(), *b.stride(), PRECISION=constants["PRECISION"], SUM=constants["SUM"],
-            WIDE=constants["WIDE"], ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=32, num_warps=8,
+            WIDE=constants["WIDE"], ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=_depth(a.dtype), num_warps=8,
         )  # fmt: skip
 
 
@@ -150,8 +155,12 @@ AHEAD = tuple(
         accumulate_kernel,
         {"a": kind, "b": kind, "out": "*fp32", "m": "i32", "n": "i32", "k": "i32", "a_row": "i32", "a_column": "i32",
          "b_row": "i32", "b_column": "i32"},
-        {"PRECISION": "ieee", "SUM": tl.float32, "WIDE": False, "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": 32},
+        {"PRECISION": "ieee", "SUM": tl.float32, "WIDE": False, "ROWS": ROWS, "COLUMNS": COLUMNS, **own},
         num_warps=8,
     )
-    for name, kind in (("fp32", "*fp32"), ("bf16", "*bf16"))
+    for name, kind, own in (
+        ("fp32", "*fp32", {"DEPTH": _depth(torch.float32)}),
+        ("tf32", "*fp32", {"DEPTH": _depth(torch.float32), "PRECISION": "tf32"}),
+        ("bf16", "*bf16", {"DEPTH": _depth(torch.bfloat16)}),
+    )
 )  # fmt: skip

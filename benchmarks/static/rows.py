@@ -80,6 +80,16 @@ def counted_row(
     )
 
 
+def spilling(rows: Iterable[Row]) -> list[str]:
+    """A line for each kernel and architecture that keeps something outside of registers, once, in the rows' order."""
+    lines = (
+        f"{row.op}: {row.kernel} ({row.source}) on {row.arch}, {row.spill_bytes} bytes a thread"
+        for row in rows
+        if row.spill_bytes
+    )
+    return list(dict.fromkeys(lines))
+
+
 def write_csv(rows: list[Row], path: Path = RESULTS) -> None:
     """Tidy, one line a row."""
     with path.open("w", newline="") as file:

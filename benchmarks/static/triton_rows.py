@@ -35,8 +35,6 @@ def _rows_of(module: str, variant: Any, arch: int) -> list[Row]:
     compiled = compile_ahead(variant.kernel, variant.signature, variant.constexprs, arch, *how)
     (kernel,) = kernels_of(compiled.asm["cubin"])
     row = plain_row(module, variant.name, "Triton", arch, kernel, kernel.stack + kernel.local)
-    if row.spill_bytes:
-        print(f"{module} {variant.name} keeps {row.spill_bytes} bytes a thread outside of registers on sm_{arch}")
     if module == "langevin_step" and variant.name in COUNTED:
         return _counted(kernel, row, variant)
     return [row]

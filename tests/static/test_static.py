@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.static import __main__ as static
 from benchmarks.static.flow import natural_loops
 from benchmarks.static.hardware import H100, H200
 from benchmarks.static.report import README, filled
-from benchmarks.static.rows import ARCHITECTURES, RESULTS
+from benchmarks.static.rows import ARCHITECTURES, RESULTS, Row
 from benchmarks.static.sass import Instruction, Kernel
 
 
@@ -75,6 +76,20 @@ def rows() -> list[dict[str, str]]:
 def test_no_kernel_spills_on_any_architecture() -> None:
     assert {row["arch"] for row in rows()} == {f"sm_{arch}" for arch in ARCHITECTURES}
     assert [row for row in rows() if int(row["spill_bytes"])] == []
+
+
+def test_a_spill_is_an_error_once_the_table_is_written(monkeypatch) -> None:
+    dry, wet = Row("op", "dry", "Triton", "sm_80", 32, 0, 0), Row("op", "wet", "Triton", "sm_90", 255, 64, 0)
+    written: list[Row] = []
+    monkeypatch.setattr(static, "write_csv", written.extend)
+    monkeypatch.setattr(static, "write_readme", lambda: None)
+    monkeypatch.setattr(static, "SOURCES", (lambda: [dry],))
+    static.main()
+    monkeypatch.setattr(static, "SOURCES", (lambda: [dry, wet, wet],))
+    with pytest.raises(SystemExit) as stopped:
+        static.main()
+    assert str(stopped.value).splitlines()[1:] == ["op: wet (Triton) on sm_90, 64 bytes a thread"]
+    assert written == [dry, dry, wet, wet]
 
 
 def test_langevin_step_moves_no_byte_too_many_and_sixteen_at_a_time() -> None:
