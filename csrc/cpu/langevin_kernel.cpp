@@ -211,7 +211,7 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
   Real g = L::load(k.grad + i), xi = L::load(k.noise + i), distance = w - anchor, weight = w;
   typename L::Mask stays{};
   if constexpr (Confined) {
-    // zeroed, not only kept: a NaN gradient where nothing moves must not count
+    // zeroed, not only kept: what is not finite where nothing moves must not count
     const Real zero = L::broadcast(0);
     stays = L::load_zeros(k.mask + i);
     g = L::select(stays, zero, g), xi = L::select(stays, zero, xi);
@@ -222,9 +222,11 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
   typename L::Mask broken;
   if constexpr (rule == Rule::preconditioned) {
     const Real v = L::load(k.state + i);
-    const Real mean = step.mean_square(v, g);
+    Real running = v;
+    if constexpr (Confined) running = L::select(stays, L::broadcast(0), v);
+    const Real mean = step.mean_square(running, g);
     const Real root = step.root_of_preconditioner(mean);
-    moved = w + step.preconditioned_increment(g, prior, xi, root);
+    moved = weight + step.preconditioned_increment(g, prior, xi, root);
     broken = L::either(L::not_finite(moved), L::not_finite(mean));
     L::store(k.state + i, L::select(L::either(broken, stays), v, mean));
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi, root);
@@ -239,7 +241,7 @@ SLT_HD typename L::Mask move_lanes(const Chunk<typename L::Value>& k, int64_t i,
         increment = step.carried(m, increment);
       heat = L::fma(increment, increment, heat);
     }
-    moved = w + increment;
+    moved = weight + increment;
     broken = L::not_finite(moved);
     if constexpr (Measured) moments.add(g, prior, weight, distance, xi);
     if constexpr (Confined) {

@@ -11,7 +11,7 @@ constexpr int kRowThreads = 128;
 
 // Threads kRowThreads, a block a row: out = block / √(m2_x·m2_y); `own`: y is x.
 template <class Out>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     correlate(Out* out, int64_t out_group, int64_t out_row, const double* block,
               int64_t block_group, int64_t block_row, const double* m2_x, const double* m2_y,
               bool own, int64_t groups, int64_t rows, int64_t columns) {

@@ -30,17 +30,17 @@ constexpr int kThreads = 256;
 constexpr unsigned kBlocks = 1 << 16;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     reduce_kernel(DeviceTile<T> tile, double* parts, double* at_target) {
   reduce_tile(tile, parts, at_target);
 }
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     gradient_kernel(DeviceTile<T> tile, bool logits, const double* lse, const T* weights) {
   gradient_tile(tile, logits, lse, weights);
 }
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     finish_kernel(DeviceTile<T> tile, const double* parts, const double* at_target, T* loss,
                   double* lse) {
   for (int64_t i = threadIdx.x + static_cast<int64_t>(blockIdx.x) * kThreads; i < tile.rows;

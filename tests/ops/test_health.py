@@ -121,3 +121,18 @@ def test_nothing_to_do(backend) -> None:
     all_dead = make_case()
     all_dead.keywords["alive"].zero_()
     assert torch.equal(all_dead.run(backend).w.nan_to_num(), all_dead.w.nan_to_num())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", ops.METHODS)
+def test_what_is_not_finite_where_nothing_moves_does_not_count(backend, method) -> None:
+    case = make_case((63,), chains=2, method=method, masked=True)
+    stays = ~case.keywords["masks"][0]
+    states = [case.w, *(case.keywords[name] for name in ("v", "momentum") if case.keywords.get(name) is not None)]
+    for state in states:
+        case.rows(state)[0][:, stays] = math.nan
+    after = case.run(backend)
+    assert after.keywords["alive"].all()
+    assert torch.isfinite(after.keywords["metrics"]).all()
+    assert torch.isfinite(after.rows()[0][:, ~stays]).all()
+    assert torch.isnan(after.rows()[0][:, stays]).all()
