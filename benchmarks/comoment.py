@@ -4,7 +4,8 @@
 96 sequences × 127 positions, float32; a slice of 16 sequences has the peers that need too much memory for the whole.
 `ranked` keeps the 20 largest a row. `streamed` joins k draws to float64 moments of 4,096 variables. Floors: `gemm` is
 one product into a matrix that is there already, `half gemm` its tiles on and above the diagonal, the rest written once.
-Variants take turns within a round, so that a slow minute hits all; a ratio is the median over rounds of variant / ours.
+numpy takes what threads it likes, whatever the column says. Variants take turns within a round, so that a slow minute
+hits all; a ratio is the median over rounds of variant / ours.
 One row a variant and thread count, written to results/comoment.csv.
 """
 
