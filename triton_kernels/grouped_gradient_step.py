@@ -15,10 +15,14 @@ from sltfast.triton_kernels.langevin_update import plain_increment
 from sltfast.triton_kernels.philox import box_muller, normals_of_elements, words_of_groups
 from sltfast.triton_kernels.rounding import from_bfloat16, to_bfloat16
 from sltfast.triton_kernels.rows import dense_rows
+from sltfast.triton_kernels.tuning import fastest, power
 
-# 64 × 64 coordinates fill an SM with the small products of a head as well as those of a layer: 16 a thread, more of
-# which would spill. Sums in float64, or normals that every coordinate draws for itself, leave room for 8.
-ROWS, ROWS_FEW, COLUMNS, WARPS = 64, 32, 64, 8
+# Rows, columns and warps of a program. 64 × 64 reads each factor the fewest times, 16 coordinates a thread, more of
+# which would spill; 64 × 32 makes twice the programs of a product that is too small to fill the GPU. Sums in float64,
+# or normals that every coordinate draws for itself, leave room for 8 a thread: 32 × 64.
+SHAPES = ((64, 64, 8), (64, 32, 4))
+ROWS, COLUMNS, WARPS = SHAPES[0]
+ROWS_FEW = 32
 DEPTH, DEPTH_DOUBLE = 32, 16
 
 
@@ -151,18 +155,34 @@ def grouped_gradient_step_(
     broken = torch.zeros(count, dtype=torch.int32, device=w.device)
     double = w.dtype == torch.float64
     grouped = element % 4 == 0 and element_row % 4 == 0
-    down = ROWS if grouped and not double else ROWS_FEW
-    programs = triton.cdiv(rows, down) * triton.cdiv(columns, COLUMNS) * count
-    if programs:
+    fixed = (hyper, step, chains, loss, alive.view(torch.uint8) if alive is not None else None)
+    operands = (_seen(left), _seen(right), weights.contiguous() if weights is not None else None, _seen(anchor))
+
+    def launch(shape: tuple[int, int, int], to: Tensor, row: int, first: int, marks: Tensor) -> None:
+        down, across, warps = shape
+        programs = triton.cdiv(rows, down) * triton.cdiv(columns, across) * count
         grouped_gradient_kernel[(programs,)](
-            w, _seen(left), _seen(right), weights.contiguous() if weights is not None else None, _seen(anchor), hyper,
-            step, chains, loss, alive.view(torch.uint8) if alive is not None else None, broken,
-            n, rows, columns, count, w.shape[1], offset, left.stride(0), left.stride(1), right.stride(0),
+            to, *operands, *fixed, marks,
+            n, rows, columns, count, row, first, left.stride(0), left.stride(1), right.stride(0),
             right.stride(1), element, element_row, seed, stream,
             LEFT=KINDS[left.dtype], RIGHT=KINDS[right.dtype], ANCHOR=KINDS[anchor.dtype], PRECISION=precision,
-            GROUPED=grouped, ROWS=down, COLUMNS=COLUMNS, DEPTH=DEPTH_DOUBLE if double else DEPTH, num_warps=WARPS,
+            GROUPED=grouped, ROWS=down, COLUMNS=across, DEPTH=DEPTH_DOUBLE if double else DEPTH, num_warps=warps,
             maxnreg=_registers(precision, grouped) or None, enable_fp_fusion=False,
         )  # fmt: skip
+
+    if rows and columns and count:
+        shape = (ROWS_FEW, COLUMNS, WARPS)
+        if grouped and not double:
+            key = (
+                "grouped_gradient_step_", w.device, left.dtype, right.dtype, precision,
+                *map(power, (count, n, rows, columns)),
+            )  # fmt: skip
+
+            def attempt(shape: tuple[int, int, int]) -> None:
+                launch(shape, w[:, offset : offset + numel].clone(), numel, 0, torch.zeros_like(broken))
+
+            shape = fastest(key, SHAPES, attempt, w.device)
+        launch(shape, w, w.shape[1], offset, broken)
     # on the device: nothing is read by the host
     lives = alive.bool() if alive is not None else torch.ones_like(broken, dtype=torch.bool)
     dies = lives & (broken.bool() if loss is None else broken.bool() | ~torch.isfinite(loss))
@@ -172,7 +192,7 @@ def grouped_gradient_step_(
         death_step.copy_(torch.where(dies, step, death_step))
 
 
-def _ahead(name: str, **changes: object) -> Ahead:
+def _ahead(name: str, warps: int = WARPS, **changes: object) -> Ahead:
     """A variant with all its optional tensors."""
     numbers = (
         "n", "rows", "columns", "count", "w_row", "offset", "left_chain", "left_row", "right_chain", "right_row",
@@ -191,7 +211,7 @@ def _ahead(name: str, **changes: object) -> Ahead:
         "ROWS": ROWS if grouped and not double else ROWS_FEW, "DEPTH": DEPTH_DOUBLE if double else DEPTH,
     }  # fmt: skip
     registers = _registers(str(changes.get("PRECISION", "ieee")), bool(grouped))
-    return Ahead(name, grouped_gradient_kernel, signature, constexprs | changes, WARPS, registers)
+    return Ahead(name, grouped_gradient_kernel, signature, constexprs | changes, warps, registers)
 
 
 AHEAD = (
@@ -201,6 +221,15 @@ AHEAD = (
     _ahead("tf32, elements not in fours", PRECISION="tf32", GROUPED=False),
     _ahead("bf16 factors", LEFT="bf16", RIGHT="bf16", PRECISION="bf16"),
     _ahead("bf16 factors, elements not in fours", LEFT="bf16", RIGHT="bf16", PRECISION="bf16", GROUPED=False),
+    *(
+        _ahead(f"{precision}, {rows} × {columns}", warps, ROWS=rows, COLUMNS=columns, **factors)
+        for rows, columns, warps in SHAPES[1:]
+        for precision, factors in {
+            "ieee": {},
+            "tf32": {"PRECISION": "tf32"},
+            "bf16 factors": {"LEFT": "bf16", "RIGHT": "bf16", "PRECISION": "bf16"},
+        }.items()
+    ),
     _ahead("float64", LEFT="f64", RIGHT="f64", ANCHOR="f64"),
     _ahead("float64, elements not in fours", LEFT="f64", RIGHT="f64", ANCHOR="f64", GROUPED=False),
 )
