@@ -118,7 +118,7 @@ class Arena:
 
     def __init__(self, restriction: Restriction, clone: nn.Module, num_chains: int, device: torch.device) -> None:
         by_dtype: dict[torch.dtype, list[Segment]] = {}
-        for segment in restriction.segments:
+        for segment in restriction.dense().segments:
             by_dtype.setdefault(master_dtype(segment.parameter.dtype), []).append(segment)
         parameters = dict(clone.named_parameters())
         self.blocks = [

@@ -328,7 +328,7 @@ def _why_not_fused(config: SamplerConfig, restriction: Restriction) -> str:
         method=config.method,
         micro_batches=config.gradient_accumulation_steps,
         uses=1,
-        masked=any(segment.mask is not None for segment in restriction.segments),
+        masked=any(segment.mask is not None for segment in restriction.dense().segments),
         low=compute is None and any(segment.parameter.dtype in LOW_PRECISION for segment in restriction.segments),
         metrics=config.save_metrics,
     ) or (

@@ -48,7 +48,7 @@ class Items:
         every = dict(self.clone.named_parameters())
         self.parameters: dict[str, nn.Parameter] = {}
         self.masks: dict[str, Tensor | None] = {}
-        for segment in restriction.segments:
+        for segment in restriction.dense().segments:
             every[segment.name].requires_grad_()
             self.parameters[segment.name] = every[segment.name]
             self.masks[segment.name] = None if segment.mask is None else segment.mask.to(self.device)

@@ -25,6 +25,8 @@ def restriction_digest(restriction: Restriction) -> str:
         digest.update(segment.name.encode())
         if segment.mask is not None:
             digest.update(segment.mask.numpy().tobytes())
+        elif not segment.whole:
+            digest.update(f"[{segment.rows}, {segment.columns}]".encode())
     return digest.hexdigest()
 
 

@@ -41,8 +41,8 @@ def test_masks_of_zeros_and_ones_are_taken_and_full_ones_dropped():
     half[1, 2] = 1.0
     restriction = Restriction.of(Mlp(), {"first.weight": half, "first.bias": torch.ones(5, dtype=torch.bool)})
     assert restriction.numel == 6
-    assert restriction.segments[0].mask.nonzero().tolist() == [[5]]
-    assert restriction.segments[1].mask is None
+    assert restriction.dense().segments[0].mask.nonzero().tolist() == [[5]]
+    assert restriction.segments[1].whole
 
 
 def test_an_all_false_mask_moves_nothing_of_its_parameter():

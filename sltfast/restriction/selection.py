@@ -1,4 +1,4 @@
-"""Which coordinates move: the whole model, named parameters, or any boolean mask over them."""
+"""From what a caller asks for, names, patterns and masks, to the blocks of coordinates that move."""
 
 from __future__ import annotations
 
@@ -10,38 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sltfast.restriction.region import Rectangle, Region, plane_of
+from sltfast.restriction.segment import Segment
+
 SAMPLED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 ParamMasks = Mapping[str, Tensor | None] | Iterable[str] | str | None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One parameter that moves, whole or under a mask.
-
-    Attributes:
-        name: its first name in ``named_parameters``.
-        parameter: the caller's own tensor, w* on these coordinates.
-        element: flat index of its first coordinate in the full model (``named_parameters`` order, tied weights
-            once). The noise is counted by it, so it is the same under every restriction.
-        mask: bool, flat [numel], True where it moves; None where all of it does.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    element: int
-    mask: Tensor | None
-
-    @property
-    def moving(self) -> int:
-        """Coordinates that move."""
-        return self.parameter.numel() if self.mask is None else int(self.mask.sum())
 
 
 @dataclass(frozen=True)
 class Restriction:
     """The coordinates that one run samples."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...]  # in named_parameters order, then by row and column
 
     @property
     def numel(self) -> int:
@@ -72,27 +52,60 @@ class Restriction:
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to sample")
         if param_masks is None:
-            chosen: dict[str, Tensor | None] = {n: None for n, p in parameters.items() if p.requires_grad}
+            chosen: dict[str, Region | None] = {n: None for n, p in parameters.items() if p.requires_grad}
             if not chosen:
                 chosen = {n: None for n, p in parameters.items() if p.is_floating_point()}
         else:
             chosen = _united(parameters, canonical, _as_mapping(param_masks, canonical))
-        segments = []
+        segments: list[Segment] = []
         element = 0
         for name, parameter in parameters.items():
             if name in chosen:
-                mask = chosen[name]
-                if mask is None or bool(mask.any()):
-                    _check_weights(name, parameter)
-                    segments.append(Segment(name, parameter, element, mask))
+                segments += _segments(name, parameter, element, chosen[name])
             element += parameter.numel()
-        restriction = cls(tuple(s for s in segments if s.parameter.numel() > 0))
+        restriction = cls(tuple(segments))
         if restriction.numel == 0:
             raise ValueError(
                 f"the restriction selects no coordinate (param_masks names {sorted(chosen) or 'nothing'}): "
                 "at least one mask needs a True"
             )
         return restriction
+
+    def dense(self) -> Restriction:
+        """The same coordinates, with one segment a parameter: whole, under a mask where only a part moves."""
+        by_name: dict[str, list[Segment]] = {}
+        for segment in self.segments:
+            by_name.setdefault(segment.name, []).append(segment)
+        return Restriction(tuple(_as_one(parts) for parts in by_name.values()))
+
+
+def _segments(name: str, parameter: nn.Parameter, element: int, region: Region | None) -> list[Segment]:
+    """The blocks of one parameter, whose first coordinate is ``element`` of the full model."""
+    if region is not None and region.mask is None and not region.rectangles:
+        return []
+    _check_kind(name, parameter)
+    rows, columns = plane_of(parameter.shape)
+    region = Region.whole((rows, columns)) if region is None else region
+    if region.mask is not None:
+        segments = [Segment(name, parameter, element, region.mask, (0, rows), (0, columns))]
+    else:
+        segments = [
+            Segment(name, parameter, element + r.rows[0] * columns + r.columns[0], None, r.rows, r.columns)
+            for r in region.rectangles
+        ]
+    for segment in segments:
+        _check_finite(segment)
+    return segments
+
+
+def _as_one(parts: list[Segment]) -> Segment:
+    first = parts[0]
+    if first.whole:
+        return first
+    plane = plane_of(first.parameter.shape)
+    region = Region.of_rectangles(plane, [Rectangle(part.rows, part.columns) for part in parts])
+    element = first.element - first.rows[0] * plane[1] - first.columns[0]
+    return Segment(first.name, first.parameter, element, region.dense(), (0, plane[0]), (0, plane[1]))
 
 
 def _as_mapping(param_masks: ParamMasks, canonical: dict[str, str]) -> Mapping[str, Tensor | None]:
@@ -125,8 +138,8 @@ def _unknown(name: str, canonical: dict[str, str]) -> str:
 
 def _united(
     parameters: dict[str, nn.Parameter], canonical: dict[str, str], masks: Mapping[str, Tensor | None]
-) -> dict[str, Tensor | None]:
-    chosen: dict[str, Tensor | None] = {}
+) -> dict[str, Region | None]:
+    chosen: dict[str, Region | None] = {}
     for name, mask in masks.items():
         if name not in canonical:
             raise ValueError(_unknown(name, canonical))
@@ -134,15 +147,15 @@ def _united(
         parameter = parameters[key]
         if not parameter.is_floating_point():
             raise TypeError(f"parameter {name!r} has dtype {parameter.dtype}: only floating-point weights move")
-        flat = None if mask is None else _flat_mask(name, parameter, mask)
+        region = None if mask is None else _region(name, parameter, mask)
         if key in chosen:
             earlier = chosen[key]
-            flat = None if flat is None or earlier is None else flat | earlier
-        chosen[key] = flat
+            region = None if region is None or earlier is None else region.union(earlier)
+        chosen[key] = region
     return chosen
 
 
-def _flat_mask(name: str, parameter: nn.Parameter, mask: Tensor) -> Tensor | None:
+def _region(name: str, parameter: nn.Parameter, mask: Tensor) -> Region:
     if not isinstance(mask, Tensor):
         raise TypeError(f"the mask of {name!r} must be a tensor or None, got {type(mask).__name__}")
     if mask.shape != parameter.shape:
@@ -154,10 +167,10 @@ def _flat_mask(name: str, parameter: nn.Parameter, mask: Tensor) -> Tensor | Non
         if not bool(((flat == 0) | (flat == 1)).all()):
             raise ValueError(f"the mask of {name!r} has values other than 0 and 1: give a bool mask")
         flat = flat.bool()
-    return None if bool(flat.all()) else flat
+    return Region.of_mask(plane_of(parameter.shape), flat)
 
 
-def _check_weights(name: str, parameter: nn.Parameter) -> None:
+def _check_kind(name: str, parameter: nn.Parameter) -> None:
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
     if parameter.dtype not in SAMPLED:
@@ -167,9 +180,12 @@ def _check_weights(name: str, parameter: nn.Parameter) -> None:
         )
     if parameter.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device: load the model's weights first")
-    if not bool(torch.isfinite(parameter.detach()).all()):
-        count = int((~torch.isfinite(parameter.detach())).sum())
+
+
+def _check_finite(segment: Segment) -> None:
+    finite = torch.isfinite(segment.of(segment.parameter.detach()))
+    if not bool(finite.all()):
         raise ValueError(
-            f"parameter {name!r} has {count} NaN or infinite values: sampling starts from finite weights "
-            "(check the checkpoint)"
+            f"parameter {segment.name!r} has {int((~finite).sum())} NaN or infinite values: sampling starts from "
+            "finite weights (check the checkpoint)"
         )
