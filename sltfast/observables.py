@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sltfast.batches import fetch
-from sltfast.data import Source, as_source, leaves
-from sltfast.losses import ItemLoss, token_ids
+from sltfast.data import Source, as_source, leaves, map_leaves
+from sltfast.losses import ItemLoss, LaneWeights, token_ids
 
 ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
 
@@ -62,9 +62,32 @@ class Observable:
         return torch.cat(tokens).long().cpu() if len(tokens) == len(found) else None
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, loss: ItemLoss) -> Tensor:
-        """Losses [rows, T] float32 at the model's present weights."""
-        return torch.cat([loss(model, batch).recorded() for batch in self._batches])
+    def evaluate(
+        self,
+        model: nn.Module,
+        loss: ItemLoss,
+        lanes: int = 1,
+        expand: Callable[[Any], Any] | None = None,
+        lane_weights: LaneWeights | None = None,
+    ) -> Tensor:
+        """Losses [L, rows, T] float32 at the lanes' present weights, NaN where ignored; the device is not waited for.
+
+        Args:
+            model: of one lane, or folded.
+            loss: the run's.
+            lanes: L, that the model reads at once.
+            expand: from a batch to the one that a folded model takes; None: its rows over again for each lane.
+            lane_weights: where a folded model keeps the lanes' own weights.
+        """
+
+        def repeated(batch: Any) -> Any:
+            return batch if lanes == 1 else map_leaves(lambda leaf: leaf.repeat(lanes, *[1] * (leaf.ndim - 1)), batch)
+
+        parts = []
+        for batch in self._batches:
+            losses = loss(model, (expand or repeated)(batch), lanes, lane_weights).recorded()
+            parts.append(losses.view(lanes, -1, losses.shape[1]))
+        return torch.cat(parts, dim=1)
 
 
 def resolve_observables(

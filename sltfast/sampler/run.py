@@ -129,7 +129,7 @@ class Run:
                     f"loss_{observable.id}",
                     chain,
                     draw,
-                    observable.evaluate(self.clone, self.loss).cpu().numpy(),
+                    observable.evaluate(self.clone, self.loss)[0].cpu().numpy(),
                 )
 
     def _token_ids(self, lane: int, step: int) -> np.ndarray:
