@@ -1,0 +1,11 @@
+"""Stacked chains: many chains, restrictions and hyperparameters in one pass through one model."""
+
+from __future__ import annotations
+
+from sltfast.stacking.check import check_stack
+from sltfast.stacking.guard import GuardedWeight
+from sltfast.stacking.pieces import Piece
+from sltfast.stacking.refusal import refusal
+from sltfast.stacking.stack import Stack
+
+__all__ = ["GuardedWeight", "Piece", "Stack", "check_stack", "refusal"]
