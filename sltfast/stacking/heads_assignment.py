@@ -1,0 +1,121 @@
+"""Which heads a lane owns, and where in the moving segments their weights lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sltfast.restriction import Restriction, Segment
+from sltfast.stacking.heads_layout import ROLES, HeadLayout, Projection
+
+Place = tuple[int, int]  # (leaf, first feature in it)
+Moved = dict[tuple[str, str], dict[int, Place]]  # (role, weight or bias) -> head -> place
+KINDS = ("weight", "bias")
+
+
+class NotHeads(Exception):
+    """The restrictions are no heads of one attention, or of one that is not understood."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Heads of R restrictions, congruent.
+
+    Attributes:
+        queries: [R][n], the query heads whose output moves.
+        keys: [R][m], the key and value heads that they read.
+        pieces: (role, "weight" or "bias") of what moves -> (leaf, first feature) of each of a lane's heads; role "o"
+            is the output projection's.
+    """
+
+    queries: tuple[tuple[int, ...], ...]
+    keys: tuple[tuple[int, ...], ...]
+    pieces: dict[tuple[str, str], tuple[Place, ...]]
+
+
+def assign(layout: HeadLayout, attention: str, restrictions: Sequence[Restriction]) -> Assignment:
+    """The heads that every restriction moves.
+
+    Args:
+        layout: of the attention.
+        attention: its name in the model.
+        restrictions: congruent ones, segments in ``named_parameters`` order.
+
+    Raises:
+        NotHeads: a restriction moves something else than whole heads, or unequal parts of them.
+    """
+    patterns, queries, keys = [], [], []
+    for restriction in restrictions:
+        moved = _moved(layout, attention, restriction)
+        touched = _touched(layout, moved)
+        read = sorted({head * layout.kv_heads // layout.heads for head in touched})
+        lists = {"q": touched, "k": read, "v": read, "o": touched}
+        patterns.append({key: _places(key, units, lists[key[0]]) for key, units in moved.items()})
+        queries.append(tuple(touched))
+        keys.append(tuple(read))
+    if (
+        any(pattern != patterns[0] for pattern in patterns)
+        or len({(len(q), len(k)) for q, k in zip(queries, keys, strict=True)}) > 1
+    ):
+        raise NotHeads("the restrictions take their heads from the weights in different ways")
+    if len(queries[0]) % len(keys[0]):
+        raise NotHeads(f"{len(queries[0])} query heads read {len(keys[0])} key heads unevenly")
+    return Assignment(tuple(queries), tuple(keys), patterns[0])
+
+
+def _moved(layout: HeadLayout, attention: str, restriction: Restriction) -> Moved:
+    moved: Moved = {}
+    for leaf, segment in enumerate(restriction.segments):
+        projection, kind, roles = _owner(layout, attention, segment)
+        if segment.mask is not None:
+            raise NotHeads(f"{segment.name} moves under a mask that is no rectangle")
+        start, stop = _features(projection, kind, roles, segment)
+        left = stop - start
+        for role in roles:
+            for head in range(layout.count("q" if role in ("q", "o") else role)):
+                first = head * layout.head_dim if role == "o" else layout.start(role, head)
+                if start <= first and first + layout.head_dim <= stop:
+                    moved.setdefault((role, kind), {})[head] = (leaf, first - start)
+                    left -= layout.head_dim
+        if left:
+            raise NotHeads(f"features {start}..{stop} of {segment.name} are no whole heads")
+    return moved
+
+
+def _owner(layout: HeadLayout, attention: str, segment: Segment) -> tuple[Projection, str, tuple[str, ...]]:
+    path, _, kind = segment.name.rpartition(".")
+    for projection in {p.name: p for p in (*layout.inputs.values(), layout.output)}.values():
+        if path == f"{attention}.{projection.name}" and kind in KINDS:
+            if projection is layout.output:
+                if kind == "bias":
+                    raise NotHeads(f"{segment.name} belongs to no head")
+                return projection, kind, ("o",)
+            return projection, kind, tuple(role for role in ROLES if layout.inputs[role].name == projection.name)
+    raise NotHeads(f"{segment.name} is no projection of {attention}")
+
+
+def _features(projection: Projection, kind: str, roles: tuple[str, ...], segment: Segment) -> tuple[int, int]:
+    if kind == "bias":
+        return segment.rows
+    along_rows = projection.transposed == (roles == ("o",))
+    moving, across = (segment.rows, segment.columns) if along_rows else (segment.columns, segment.rows)
+    full = projection.out_features if roles == ("o",) else projection.in_features
+    if across != (0, full):
+        raise NotHeads(f"{segment.name} moves in part of what its heads read or write")
+    return moving
+
+
+def _touched(layout: HeadLayout, moved: Moved) -> list[int]:
+    """Query heads whose output moves: their own weights, or the keys and values that they read."""
+    group = layout.heads // layout.kv_heads
+    touched: set[int] = set()
+    for (role, _), heads in moved.items():
+        for head in heads:
+            touched.update([head] if role in ("q", "o") else range(head * group, (head + 1) * group))
+    return sorted(touched)
+
+
+def _places(key: tuple[str, str], units: dict[int, Place], heads: list[int]) -> tuple[Place, ...]:
+    if sorted(units) != heads:
+        raise NotHeads(f"the {key[1]} of role {key[0]} moves in heads {sorted(units)}, but heads {heads} are reached")
+    return tuple(units[head] for head in heads)
