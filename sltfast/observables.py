@@ -46,10 +46,10 @@ class Observable:
         self.name, self.id, self.source, self.device = name, observable_id(name), source, device
         self.batches_per_draw, self.batch_size = batches, batch_size
         self.rows = np.array(random.Random(seed).sample(range(len(source)), needed), dtype=np.int64)
-        self._batches: list[Any] = [
+        self.batches: list[Any] = [
             fetch(source, self.rows[k : k + batch_size], device) for k in range(0, needed, batch_size)
         ]
-        shapes = {tuple(tuple(leaf.shape[1:]) for leaf in leaves(batch)) for batch in self._batches}
+        shapes = {tuple(tuple(leaf.shape[1:]) for leaf in leaves(batch)) for batch in self.batches}
         if len(shapes) > 1:
             raise ValueError(
                 f"batches of observable {name!r} have different shapes {sorted(shapes)}: pad all its rows to one length"
@@ -57,7 +57,7 @@ class Observable:
 
     def token_ids(self) -> Tensor | None:
         """[rows, tokens] int64 on the CPU, where the batches are token sequences."""
-        found = [token_ids(batch) for batch in self._batches]
+        found = [token_ids(batch) for batch in self.batches]
         tokens = [ids for ids in found if ids is not None]
         return torch.cat(tokens).long().cpu() if len(tokens) == len(found) else None
 
@@ -84,7 +84,7 @@ class Observable:
             return batch if lanes == 1 else map_leaves(lambda leaf: leaf.repeat(lanes, *[1] * (leaf.ndim - 1)), batch)
 
         parts = []
-        for batch in self._batches:
+        for batch in self.batches:
             losses = loss(model, (expand or repeated)(batch), lanes, lane_weights).recorded()
             parts.append(losses.view(lanes, -1, losses.shape[1]))
         return torch.cat(parts, dim=1)

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from sltfast.arena import LOW_PRECISION, Arena
-from sltfast.batches import BatchStream
-from sltfast.clone import structural_clone, unwrap
-from sltfast.data import as_source
-from sltfast.errors import AllChainsDied
-from sltfast.isolation import surroundings
-from sltfast.losses import LossFn, check_tokens, item_loss
-from sltfast.observables import Observable, ObservableSpec, resolve_observables
-from sltfast.ops.grouped_gradient_step import epilogue_refusal
-from sltfast.restriction import ParamMasks, Restriction
-from sltfast.results.identity import provenance, run_identity
-from sltfast.results.layout import ArraySpec, layout
-from sltfast.results.store import MemoryStore, Store, ZarrStore
-from sltfast.results.tree import existing_run, open_run, tree_from_memory
-from sltfast.sampler.baseline import Baseline
-from sltfast.sampler.config import Mode, SamplerConfig, rmsprop_kwargs
-from sltfast.sampler.precision import Precision, check_precision, compute_dtype, computing, use_tf32
-from sltfast.sampler.progress import Progress
-from sltfast.sampler.run import Run
-from sltfast.sampler.transition import Transition
-from sltfast.sampler.trial import trial
+from sltfast.chains import Wanted, run_chains
+from sltfast.losses import LossFn
+from sltfast.observables import ObservableSpec
+from sltfast.request import EngineName, resolve
+from sltfast.restriction import ParamMasks
+from sltfast.sampler.config import Mode
+from sltfast.sampler.precision import Precision
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,6 +60,10 @@ def sample(
     output_path: str | Path | None = None,
     progress: bool = True,
     buffer_size: int | None = None,
+    engine: EngineName = "auto",
+    chains_per_pass: int | None = None,
+    memory_budget: int | None = None,
+    plan: bool = False,
 ) -> xr.DataTree:
     """Sample weights around w* from the localised tempered posterior and record losses along the way.
 
@@ -132,6 +120,12 @@ def sample(
             returns a complete one.
         progress: show a progress bar.
         buffer_size: for data that can only be iterated: sample from its first ``buffer_size`` items.
+        engine: "stacked" folds the chains into the batch, "vmap" maps the loss over them, "sequential" runs one after
+            another; "auto" takes the first that gives one chain's losses and gradients on the first rows. All draw the
+            same noise, so trajectories differ by rounding alone.
+        chains_per_pass: chains that go through the model together; None: the memory's and the clock's choice.
+        memory_budget: bytes that sampling may take beside the model; None: 80 % of what is free.
+        plan: print the plan and its expected peak of memory before the run.
 
     Returns:
         ``xr.DataTree`` with devinterp 2.0.1's names. Root: ``loss`` and ``init_loss_trace`` (chain, step), the
@@ -147,229 +141,43 @@ def sample(
 
     Source: Lau et al. 2308.12108; Hitchcock & Hoogland 2507.21449.
     """
-    model = unwrap(model)
-    path = None if output_path is None else Path(output_path).expanduser().resolve()
-    source = as_source(dataset, buffer_size=buffer_size)
-    config = SamplerConfig(
-        lr=lr,
-        n_beta=n_beta,
-        batch_size=batch_size if batch_size is not None else (getattr(dataset, "batch_size", None) or 32),
-        num_chains=num_chains,
-        num_draws=num_draws,
-        num_burnin_steps=num_burnin_steps,
-        num_steps_bw_draws=num_steps_bw_draws,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        num_init_loss_batches=num_init_loss_batches,
-        init_seed=init_seed,
-        localization=localization,
-        noise_level=noise_level,
-        llc_weight_decay=llc_weight_decay,
-        bounding_box_size=bounding_box_size,
-        sampling_method=sampling_method,
-        sampling_method_kwargs=rmsprop_kwargs(sampling_method_kwargs, rmsprop_eps, rmsprop_alpha),
-        init_noise=init_noise,
-        save_metrics=save_metrics,
-        shuffle=shuffle,
-        match_sampling_input_ids_across_chains=match_sampling_input_ids_across_chains,
-        mode=mode,
-        precision=precision,
-    )
-    check_precision(precision, model)
-    restriction = Restriction.of(model, param_masks)
-    loss = item_loss(model, loss_fn)
-    where = _device(model, device)
-    lanes = 1 if match_sampling_input_ids_across_chains else config.num_chains
-    streams = [
-        BatchStream(source, config.batch_size, config.init_seed, shuffle=shuffle, lane=lane) for lane in range(lanes)
-    ]
-    if loss_fn is None:
-        check_tokens(model, source.sample())
-    _warn(config)
-    with surroundings(config.init_seed, where), computing(precision, where):
-        seen = resolve_observables(
-            observables,
-            batches_per_draw=batches_per_draw,
-            batch_size=config.batch_size,
-            seed=obs_seed,
-            device=where,
-            buffer_size=buffer_size,
-        )
-        if loss_fn is None:
-            for observable in seen:
-                check_tokens(model, observable.source.sample())
-        clone = structural_clone(model, where, compute_dtype(precision)).train(mode == "train")
-        if precision == "tf32":
-            use_tf32(clone)
-        arena = Arena(restriction, clone, 1, where)
-        arena.reset()
-        arena.attach(0)
-        shapes = trial(clone, arena, loss, streams[0], seen, where, language_model=loss_fn is None)
-        specs = layout(config, seen, shapes, save_token_losses=save_token_losses)
-        if dataset_init_loss:
-            specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
-        attrs = _attributes(config, seen, restriction, where)
-        state = ""
-        if (
-            path is not None
-        ):  # reading every weight and row is worth it only where another run could be mistaken for this
-            identity = run_identity(model, source, restriction, seen, loss)
-            attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
-            state = existing_run(path, attrs)
-            if state == "complete":
-                return _checked(open_run(path))
-        with Progress(config.num_steps * config.num_chains, config.num_chains, config.n_beta, shown=progress) as bar:
-            recorded = shapes.positions if save_token_losses or config.num_init_loss_batches else None
-            baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
-            at_init = baseline.step_losses(config.num_steps)
-            start = _start_values(baseline, at_init, config, seen, dataset_init_loss)
-            memory = MemoryStore(specs if path is None else [])
-            store: Store = memory
-            if path is not None:
-                store = ZarrStore(path, specs, attrs, config.step_of, resume=state == "interrupted")
-            for name, values in start.items():
-                store.put_whole(name, values)
-            run = Run(
-                config=config,
-                clone=clone,
-                arena=arena,
-                transition=Transition(config, arena, [0], where),
-                loss=loss,
-                streams=streams,
-                observables=seen,
-                store=store,
-                init_losses=at_init,
-                device=where,
-                save_token_losses=save_token_losses,
-                tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
-            )
-            completed = False
-            try:
-                run.chains(bar)
-                completed = True
-            finally:
-                store.close(completed)
-    return _checked(open_run(path) if path is not None else tree_from_memory(memory, attrs, completed))
-
-
-def _warn(config: SamplerConfig) -> None:
-    if config.noise_level != 1.0:
-        warnings.warn(
-            f"noise_level {config.noise_level:g} is not 1: the chains sample no posterior, so λ̂ is no LLC",
-            UserWarning,
-            stacklevel=3,
-        )
-    if config.mode == "train":
-        warnings.warn(
-            "mode='train' samples a randomised loss (dropout) or one that depends on the batch (batch norm): λ̂ then "
-            "measures that loss; mode='eval' is the model as it is used",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def _device(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Where to sample.
-
-    Raises:
-        ValueError: a device that does not exist here.
-    """
-    if device is None:
-        own = next(model.parameters()).device
-        return own if own.type != "cpu" else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.zeros(1, device=where) + 1
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device {device!r} cannot be used here ({error})") from error
-    if where.type == "meta":
-        raise ValueError("device 'meta' holds no values: give 'cpu' or 'cuda'")
-    return where
-
-
-def _attributes(
-    config: SamplerConfig, observables: list[Observable], restriction: Restriction, device: torch.device
-) -> dict[str, Any]:
-    sampler = {
-        **config.as_dict(),
-        "epoch_mode": "once",
-        "scheduler_type": "constant",
-        "scheduler_kwargs": None,
+    keywords = {
+        "lr": lr,
+        "n_beta": n_beta,
+        "loss_fn": loss_fn,
+        "num_chains": num_chains,
+        "num_draws": num_draws,
+        "num_burnin_steps": num_burnin_steps,
+        "num_steps_bw_draws": num_steps_bw_draws,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "localization": localization,
+        "noise_level": noise_level,
+        "llc_weight_decay": llc_weight_decay,
+        "bounding_box_size": bounding_box_size,
+        "sampling_method": sampling_method,
+        "sampling_method_kwargs": sampling_method_kwargs,
+        "rmsprop_eps": rmsprop_eps,
+        "rmsprop_alpha": rmsprop_alpha,
+        "num_init_loss_batches": num_init_loss_batches,
+        "init_seed": init_seed,
+        "batches_per_draw": batches_per_draw,
+        "obs_seed": obs_seed,
+        "shuffle": shuffle,
+        "match_sampling_input_ids_across_chains": match_sampling_input_ids_across_chains,
+        "init_noise": init_noise,
+        "device": device,
+        "mode": mode,
+        "precision": precision,
+        "save_metrics": save_metrics,
+        "save_token_losses": save_token_losses,
+        "dataset_init_loss": dataset_init_loss,
+        "progress": progress,
+        "buffer_size": buffer_size,
+        "engine": engine,
+        "chains_per_pass": chains_per_pass,
+        "memory_budget": memory_budget,
+        "plan": plan,
     }
-    return {
-        "metadata": {
-            "config": {
-                "sampler": {**sampler, "cores": 1, "online": False},
-                "observables": [
-                    {
-                        "type": "ObserveDifferentDataset",
-                        "obs_id": o.id,
-                        "batches_per_draw": o.batches_per_draw,
-                    }
-                    for o in observables
-                ],
-            }
-        },
-        "metrics_numel": restriction.numel,
-        "sltfast": {
-            "provenance": provenance(device),
-            "plan": {
-                "chains_per_pass": 1,
-                "update": "langevin_step_",
-                "not_fused": _why_not_fused(config, restriction),
-            },
-        },
-    }
-
-
-def _why_not_fused(config: SamplerConfig, restriction: Restriction) -> str:
-    """Why gradients are kept in memory, instead of the step being taken where they are formed."""
-    compute = compute_dtype(config.precision)
-    return epilogue_refusal(
-        method=config.method,
-        micro_batches=config.gradient_accumulation_steps,
-        uses=1,
-        masked=any(segment.mask is not None for segment in restriction.dense().segments),
-        low=compute is None and any(segment.parameter.dtype in LOW_PRECISION for segment in restriction.segments),
-        metrics=config.save_metrics,
-    ) or (
-        "a fused product was not measured to be faster than the library's and langevin_step_ after it "
-        "(benchmarks/grouped_gradient.py)"
-    )
-
-
-def _start_values(
-    baseline: Baseline,
-    at_init: np.ndarray,
-    config: SamplerConfig,
-    observables: list[Observable],
-    dataset_init_loss: bool,
-) -> dict[str, np.ndarray]:
-    """What is recorded before the first step."""
-
-    def for_chains(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values, config.num_chains, axis=0) if len(values) == 1 else values
-
-    values = {"init_loss_trace": for_chains(at_init)}
-    if config.num_init_loss_batches:
-        batches = config.num_init_loss_batches * config.gradient_accumulation_steps
-        by_position, means = baseline.init_loss(batches)
-        values |= {"init_loss": for_chains(by_position), "init_loss_mean": for_chains(means)}
-    if dataset_init_loss:
-        values["init_loss_dataset"] = np.asarray(baseline.dataset_loss())
-    for observable in observables:
-        ids = observable.token_ids()
-        if ids is not None:
-            values[f"input_ids_{observable.id}"] = ids.numpy()
-    return values
-
-
-def _checked(tree: xr.DataTree) -> xr.DataTree:
-    records = tree.dataset
-    if not bool(records["alive"].any()):
-        steps = records["death_step"].values.tolist()
-        raise AllChainsDied(
-            f"every chain diverged (at steps {steps}): lower lr, n_beta or localization; what was recorded is in the "
-            "error's .samples",
-            samples=tree,
-        )
-    return tree
+    config, request = resolve(dataset, keywords)
+    return run_chains(model, dataset, observables, {"": Wanted(param_masks, output_path)}, config, request)[""]

@@ -1,7 +1,7 @@
 """An append-only journal of recorded rows: what was written before a crash can be read after it.
 
-A record is  length u32 | crc32 u32 | array u16 | chain u32 | row u64 | values.  A torn or damaged record ends the
-journal: nothing after it is believed.
+A record is  length u32 | crc32 u32 | array u16 | first chain u32 | chains u32 | first row u64 | rows u32 | values: some
+rows of some chains that lie together. A torn or damaged record ends the journal: nothing after it is believed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from sltfast.results.layout import ArraySpec
 
 _HEAD = struct.Struct("<II")
-_KEY = struct.Struct("<HIQ")
+_KEY = struct.Struct("<HIIQI")
 FLUSH_SECONDS = 1.0
 
 
 class Record(NamedTuple):
-    """One row of one array of one chain."""
+    """Rows ``row``… of chains ``chain``… of one array: values [chains, rows, …]."""
 
     array: int
     chain: int
@@ -41,8 +41,9 @@ class Journal:
         self._flushed = time.monotonic()
 
     def append(self, array: int, chain: int, row: int, values: np.ndarray) -> None:
-        """Add one row, shaped like ``specs[array].shape[2:]``."""
-        body = _KEY.pack(array, chain, row) + np.ascontiguousarray(values, self.specs[array].dtype).tobytes()
+        """Add values [chains, rows, …] that start at this chain and row."""
+        key = _KEY.pack(array, chain, values.shape[0], row, values.shape[1])
+        body = key + np.ascontiguousarray(values, self.specs[array].dtype).tobytes()
         self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -68,6 +69,6 @@ def read_journal(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Record]:
             body = file.read(length)
             if len(body) < length or zlib.crc32(body) != checksum:
                 return
-            array, chain, row = _KEY.unpack_from(body)
+            array, chain, chains, row, rows = _KEY.unpack_from(body)
             values = np.frombuffer(body, specs[array].dtype, offset=_KEY.size)
-            yield Record(array, chain, row, values.reshape(specs[array].shape[2:]))
+            yield Record(array, chain, row, values.reshape(chains, rows, *specs[array].shape[2:]))

@@ -1,4 +1,7 @@
-"""Where recorded rows go: arrays in memory, or a journal folded into full zarr chunks as they fill."""
+"""Where recorded rows go: arrays in memory, or a journal folded into full zarr chunks as they fill.
+
+A pass of the sampler records some consecutive chains at once: its *section* of the store.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,39 @@ State = dict[str, Any]
 SPECS = "specs.json"
 
 
+class Section(Protocol):
+    """Some consecutive chains of a store, written by one pass."""
+
+    def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
+        """Record values [chains, rows, …] from this chain and row on; rows arrive in ascending order."""
+
+    def flush(self) -> None:
+        """What was put is on disk when this returns."""
+
+    def save_state(self, state: State) -> None:
+        """Keep a state to go on from; all rows of steps before ``state["step"]`` are flushed already."""
+
+    def load_state(self) -> State | None:
+        """The last saved state, or None."""
+
+    def cut_back(self, step: int) -> None:
+        """Forget the rows of this step and later ones; 0 forgets all of them and the state."""
+
+    def finish(self) -> None:
+        """The chains are complete."""
+
+
 class Store(Protocol):
     """What the sampling loop needs of a place for results."""
 
-    def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
-        """Record one row of an array that has rows; rows of a chain arrive in ascending order."""
+    def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
+        """Record all of an array without rows, or some chains' part of it."""
 
-    def put_whole(self, name: str, values: np.ndarray, chain: int | None = None) -> None:
-        """Record all of an array without rows, or one chain's part of it."""
+    def is_done(self, chains: range) -> bool:
+        """Whether these chains were finished by an earlier, interrupted call."""
 
-    def is_done(self, chain: int) -> bool:
-        """Whether the chain was finished by an earlier, interrupted call."""
-
-    def restore(self, chain: int) -> State | None:
-        """The state to go on from, or None to start the chain anew."""
-
-    def save_state(self, chain: int, state: State) -> None:
-        """Keep a state to go on from; all rows of steps before ``state["step"]`` are recorded already."""
-
-    def finish_chain(self, chain: int) -> None:
-        """The chain is complete."""
+    def section(self, chains: range) -> Section:
+        """The part of the store that a pass over these chains writes."""
 
     def close(self, completed: bool) -> None:
         """Put everything where a reader finds it."""
@@ -53,31 +69,17 @@ class MemoryStore:
             spec.name: np.full(spec.shape[1:] if spec.shared else spec.shape, spec.fill, spec.dtype) for spec in specs
         }
 
-    def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
-        """Set one row."""
-        target = self.arrays[name] if self.specs[name].shared else self.arrays[name][chain]
-        target[row] = values
+    def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
+        """Set an array, or some chains' part of it."""
+        self.arrays[name][... if chains is None else chains] = values
 
-    def put_whole(self, name: str, values: np.ndarray, chain: int | None = None) -> None:
-        """Set an array, or a chain's part of it."""
-        if chain is None:
-            self.arrays[name][...] = values
-        else:
-            self.arrays[name][chain] = values
-
-    def is_done(self, chain: int) -> bool:
+    def is_done(self, chains: range) -> bool:
         """Never: nothing came before."""
         return False
 
-    def restore(self, chain: int) -> State | None:
-        """Never: nothing came before."""
-        return None
-
-    def save_state(self, chain: int, state: State) -> None:
-        """Nothing to keep: what is in memory does not outlive the process."""
-
-    def finish_chain(self, chain: int) -> None:
-        """Nothing to fold."""
+    def section(self, chains: range) -> MemorySection:
+        """Rows go straight into the arrays."""
+        return MemorySection(self)
 
     def close(self, completed: bool) -> None:
         """Nothing to flush."""
@@ -90,13 +92,45 @@ class MemoryStore:
         }
 
 
+class MemorySection:
+    """A section of arrays in memory: there is nothing to flush, and nothing that outlives the process."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+
+    def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
+        """Set the rows."""
+        chains, rows = values.shape[:2]
+        array = self.store.arrays[name]
+        if self.store.specs[name].shared:
+            array[row : row + rows] = values[0]
+        else:
+            array[chain : chain + chains, row : row + rows] = values
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def save_state(self, state: State) -> None:
+        """Nothing is kept."""
+
+    def load_state(self) -> State | None:
+        """Nothing came before."""
+        return None
+
+    def cut_back(self, step: int) -> None:
+        """Nothing came before."""
+
+    def finish(self) -> None:
+        """Nothing to fold."""
+
+
 def sidecar(path: Path) -> Path:
-    """Where an unfinished run keeps its journal and states; gone once the run is complete."""
+    """Where an unfinished run keeps its journals and states; gone once the run is complete."""
     return path.with_name(path.name + ".journal")
 
 
 class ZarrStore:
-    """A zarr group at ``path``, with a journal beside it until the run is complete.
+    """A zarr group at ``path``, with journals beside it until the run is complete.
 
     Args:
         path: the group's directory. ``specs``: its arrays. ``attrs``: root attributes.
@@ -122,8 +156,7 @@ class ZarrStore:
             self._create(attrs)
         self.group = zarr.open_group(str(path), mode="r+")
         self.arrays: dict[str, Any] = {spec.name: self.group[spec.name] for spec in specs}
-        self._journals: dict[int, Journal] = {}
-        self._chunks: dict[tuple[str, int], tuple[int, np.ndarray]] = {}
+        self._sections: list[ZarrSection] = []
 
     def _create(self, attrs: Mapping[str, Any]) -> None:
         """Lay out an empty group beside ``path`` and move it there whole: a crash leaves all of it or none."""
@@ -147,67 +180,74 @@ class ZarrStore:
             shutil.rmtree(self.path)
         os.replace(self.side / "new", self.path)
 
+    def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
+        """Set an array, or some chains' part of it."""
+        self.arrays[name][... if chains is None else chains] = values
+
+    def is_done(self, chains: range) -> bool:
+        """Whether the chains' rows are all in zarr chunks."""
+        return all((self.side / f"chain-{chain:04d}.done").exists() for chain in chains)
+
+    def section(self, chains: range) -> ZarrSection:
+        """Rows go to a journal of their own, and to zarr as chunks fill."""
+        section = ZarrSection(self, chains)
+        self._sections.append(section)
+        return section
+
+    def close(self, completed: bool) -> None:
+        """Flush the journals; a complete run needs none of them any more."""
+        for section in self._sections:
+            section.close()
+        if completed:
+            self.group.attrs["completed"] = 1
+            shutil.rmtree(self.side)
+
+
+class ZarrSection:
+    """Some chains of a zarr store: their journal, and the rows that wait for their chunk to fill."""
+
+    def __init__(self, store: ZarrStore, chains: range) -> None:
+        self.store, self.chains = store, chains
+        self._journal: Journal | None = None
+        self._chunks: dict[str, tuple[int, np.ndarray]] = {}
+
     def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
-        """Journal one row, and stage it for its zarr chunk."""
-        journal = self._journals.get(chain)
-        if journal is None:
-            journal = self._journals[chain] = Journal(self._file(chain, "journal"), self.specs)
-        journal.append(self.index[name], chain, row, values)
+        """Journal the rows, and stage them for their zarr chunks."""
+        if self._journal is None:
+            self._journal = Journal(self._file("journal"), self.store.specs)
+        self._journal.append(self.store.index[name], chain, row, values)
         self._stage(name, chain, row, values)
 
     def _stage(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
-        """Hold a row until its chunk is full, then write the chunk."""
-        spec = self.specs[self.index[name]]
-        size = spec.chunks[1]
-        start = row - row % size
-        held = self._chunks.get((name, chain))
-        if held is None or held[0] != start:
-            if held is not None:
-                self._fold(name, chain)
-            length = min(size, spec.shape[1] - start)
-            held = (start, np.full((length, *spec.shape[2:]), spec.fill, spec.dtype))
-            self._chunks[name, chain] = held
-        held[1][row - start] = values
+        """Hold rows until their chunk is full, then write the chunk."""
+        spec = self.store.specs[self.store.index[name]]
+        size, first = spec.chunks[1], chain - self.chains.start
+        while values.shape[1]:
+            start = row - row % size
+            held = self._chunks.get(name)
+            if held is None or held[0] != start:
+                if held is not None:
+                    self._fold(name)
+                length = min(size, spec.shape[1] - start)
+                block = np.full((len(self.chains), length, *spec.shape[2:]), spec.fill, spec.dtype)
+                held = self._chunks[name] = (start, block)
+            fits = min(values.shape[1], start + size - row)
+            held[1][first : first + values.shape[0], row - start : row - start + fits] = values[:, :fits]
+            row, values = row + fits, values[:, fits:]
 
-    def _fold(self, name: str, chain: int) -> None:
-        start, block = self._chunks.pop((name, chain))
-        self.arrays[name][chain, start : start + len(block)] = block
+    def _fold(self, name: str) -> None:
+        start, block = self._chunks.pop(name)
+        chains = slice(self.chains.start, self.chains.stop)
+        self.store.arrays[name][chains, start : start + block.shape[1]] = block
 
-    def put_whole(self, name: str, values: np.ndarray, chain: int | None = None) -> None:
-        """Set an array, or a chain's part of it."""
-        if chain is None:
-            self.arrays[name][...] = values
-        else:
-            self.arrays[name][chain] = values
+    def flush(self) -> None:
+        """Put the journal on disk."""
+        if self._journal is not None:
+            self._journal.flush()
 
-    def is_done(self, chain: int) -> bool:
-        """Whether the chain's rows are all in zarr chunks."""
-        return self._file(chain, "done").exists()
-
-    def restore(self, chain: int) -> State | None:
-        """The last saved state, the journal cut back to it; None (and no journal) where there is none."""
-        journal, saved = self._file(chain, "journal"), self._file(chain, "state")
-        if not (journal.exists() and saved.exists()):
-            journal.unlink(missing_ok=True)
-            return None
-        state: State = torch.load(saved, map_location="cpu", weights_only=True)
-        kept = self._file(chain, "kept")
-        kept.unlink(missing_ok=True)
-        rewritten = Journal(kept, self.specs)
-        for record in read_journal(journal, self.specs):
-            spec = self.specs[record.array]
-            if self.step_of(spec.rows, record.row) < state["step"]:
-                rewritten.append(record.array, chain, record.row, record.values)
-                self._stage(spec.name, chain, record.row, record.values)
-        rewritten.close()
-        os.replace(kept, journal)
-        return state
-
-    def save_state(self, chain: int, state: State) -> None:
-        """Put the journal on disk, then the state that it leads up to."""
-        if chain in self._journals:
-            self._journals[chain].flush()
-        target = self._file(chain, "state")
+    def save_state(self, state: State) -> None:
+        """Write a state so that a reader sees all of it or the one before."""
+        target = self._file("state")
         partial = target.with_suffix(".partial")
         with open(partial, "wb") as file:
             torch.save(state, file)
@@ -215,26 +255,53 @@ class ZarrStore:
             os.fsync(file.fileno())
         os.replace(partial, target)
 
-    def finish_chain(self, chain: int) -> None:
+    def load_state(self) -> State | None:
+        """The last saved state, or None."""
+        saved = self._file("state")
+        if not saved.exists():
+            return None
+        state: State = torch.load(saved, map_location="cpu", weights_only=True)
+        return state
+
+    def cut_back(self, step: int) -> None:
+        """Rewrite the journal without the rows of this step and later ones."""
+        journal = self._file("journal")
+        if step == 0:
+            for kind in ("journal", "state"):
+                self._file(kind).unlink(missing_ok=True)
+        if not journal.exists():
+            return
+        kept = self._file("kept")
+        kept.unlink(missing_ok=True)
+        rewritten = Journal(kept, self.store.specs)
+        for record in read_journal(journal, self.store.specs):
+            spec = self.store.specs[record.array]
+            rows = range(record.row, record.row + record.values.shape[1])
+            values = record.values[:, : sum(self.store.step_of(spec.rows, row) < step for row in rows)]
+            if values.shape[1]:
+                rewritten.append(record.array, record.chain, record.row, values)
+                self._stage(spec.name, record.chain, record.row, values)
+        rewritten.close()
+        os.replace(kept, journal)
+
+    def finish(self) -> None:
         """Write the last, partial chunks; the journal has then served."""
-        for name, owner in [key for key in self._chunks if key[1] == chain]:
-            self._fold(name, owner)
-        write_atomically(self._file(chain, "done"), b"")
-        if chain in self._journals:
-            self._journals.pop(chain).close()
+        for name in list(self._chunks):
+            self._fold(name)
+        for chain in self.chains:
+            write_atomically(self.store.side / f"chain-{chain:04d}.done", b"")
+        self.close()
         for kind in ("journal", "state"):
-            self._file(chain, kind).unlink(missing_ok=True)
+            self._file(kind).unlink(missing_ok=True)
 
-    def close(self, completed: bool) -> None:
-        """Flush the journals; a complete run needs none of them any more."""
-        for journal in self._journals.values():
-            journal.close()
-        if completed:
-            self.group.attrs["completed"] = 1
-            shutil.rmtree(self.side)
+    def close(self) -> None:
+        """Flush and close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
-    def _file(self, chain: int, kind: str) -> Path:
-        return self.side / f"chain-{chain:04d}.{kind}"
+    def _file(self, kind: str) -> Path:
+        return self.store.side / f"chain-{self.chains.start:04d}.{kind}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

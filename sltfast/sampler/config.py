@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 SAMPLING_METHODS = {
@@ -26,6 +26,8 @@ SETTINGS: dict[str, dict[str, float]] = {
     "sgnht": {"friction": 0.01},
 }
 """By transition, what ``sampling_method_kwargs`` may set and its default."""
+CELL_SETTINGS = ("lr", "n_beta", "localization", "llc_weight_decay", "noise_level", "bounding_box_size")
+"""What each chain may have for itself, in the order of ``ops.langevin_step_``'s hyper."""
 Mode = Literal["eval", "train"]
 
 
@@ -49,6 +51,9 @@ class SamplerConfig:
         sampling_method_kwargs: RMSprop's alpha and eps; friction of sghmc and sgnht.
         init_noise: standard deviation of Gaussian noise added to the chain's start, or None.
         precision: what the model computes in (``sampler.precision``), or None for its own.
+        cells: a hyperparameter grid, run as ``num_chains // len(cells)`` chains of each cell one after another; a cell
+            maps names of CELL_SETTINGS to its own values. Chain k of every cell has the same noise and batches, those
+            of chain k of a run of the cell alone.
     """
 
     lr: float
@@ -73,6 +78,7 @@ class SamplerConfig:
     match_sampling_input_ids_across_chains: bool = True
     mode: Mode = "eval"
     precision: str | None = None
+    cells: tuple[Mapping[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         _number(self, "lr", above=0.0, hint="the step size ε, often 1e-5 to 1e-3")
@@ -120,6 +126,38 @@ class SamplerConfig:
         if "friction" in allowed and not 0.0 < self.setting("friction") <= 1.0:
             raise ValueError(f"friction must be in (0, 1], got {self.setting('friction')} (1 is SGLD)")
 
+        if self.cells and self.num_chains % len(self.cells):
+            raise ValueError(f"num_chains {self.num_chains} must be a multiple of the {len(self.cells)} cells")
+        for index in range(len(self.cells)):
+            self.of_cell(index)
+
+    def of_cell(self, index: int) -> SamplerConfig:
+        """The settings of one cell as a run of its own.
+
+        Raises:
+            ValueError: a setting that a cell cannot have for itself, or a value that is not allowed.
+        """
+        shared = sorted(set(self.cells[index]) - set(CELL_SETTINGS))
+        if shared:
+            raise ValueError(f"{shared} cannot differ between the cells of a grid (allowed: {list(CELL_SETTINGS)})")
+        changes: dict[str, Any] = dict(self.cells[index])
+        return replace(self, cells=(), num_chains=self.chains_per_cell, **changes)
+
+    @property
+    def chains_per_cell(self) -> int:
+        """Chains of each cell (of the run, where it is no grid)."""
+        return self.num_chains // max(1, len(self.cells))
+
+    def noise_chain(self, chain: int) -> int:
+        """The chain whose noise and batches chain ``chain`` has."""
+        return chain % self.chains_per_cell
+
+    def hyper(self, chain: int) -> list[float]:
+        """A chain's row of ``ops.HYPER``: ε, nβ, γ, λ, σ and the box's half-width (infinite: none)."""
+        changes = self.cells[chain // self.chains_per_cell] if self.cells else {}
+        row = [changes.get(name, getattr(self, name)) for name in CELL_SETTINGS]
+        return [float("inf") if value is None else float(value) for value in row]
+
     @property
     def method(self) -> str:
         """The transition's name in ``ops.langevin_step_``."""
@@ -147,6 +185,7 @@ class SamplerConfig:
         """Plain values, for the record."""
         values = asdict(self)
         values["sampling_method_kwargs"] = dict(self.sampling_method_kwargs)
+        values["cells"] = [dict(cell) for cell in self.cells]
         return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 
@@ -13,10 +14,11 @@ REFRESH_SECONDS = 0.25
 class Progress:
     """A progress bar over all chain-steps; silent when not ``shown``."""
 
-    def __init__(self, total: int, num_chains: int, n_beta: float, *, shown: bool) -> None:
-        self.num_chains, self.n_beta = num_chains, n_beta
+    def __init__(self, total: int, *, shown: bool) -> None:
         self._bar = None
-        self._pending, self._drawn = 0, time.monotonic()
+        self._drawn = time.monotonic()
+        self._lock = threading.Lock()
+        self._sum, self._count = 0.0, 0
         if shown:
             from tqdm.auto import tqdm
 
@@ -28,23 +30,26 @@ class Progress:
             self._bar.set_postfix_str("pairing", refresh=True)
             self._drawn = time.monotonic()
 
-    def step(self, chain: int, excess: np.ndarray, recorded: int, burnin: int) -> None:
-        """A chain made a step; ``excess[:recorded]`` are its paired differences so far."""
+    def starts(self, what: str) -> None:
+        """Chains, or a restriction's, set out."""
+        if self._bar is not None:
+            self._sum, self._count = 0.0, 0
+            self._bar.set_description_str(what, refresh=False)
+
+    def steps(self, excess: np.ndarray) -> None:
+        """Lanes made steps; ``excess`` is nβ·[ℓ(w_t; b_t) − ℓ(w*; b_t)] of each, [L, steps], NaN where not counted."""
         if self._bar is None:
             return
-        self._pending += 1
-        if recorded < len(excess) and time.monotonic() - self._drawn < REFRESH_SECONDS:
-            return
-        kept = excess[min(burnin, recorded - 1) : recorded]
-        phase = "burn-in" if recorded <= burnin else f"λ̂ {self.n_beta * float(np.nanmean(kept)):.3g}"
-        self._bar.set_description_str(f"chain {chain + 1}/{self.num_chains}", refresh=False)
-        self._bar.set_postfix_str(phase, refresh=False)
-        self._bar.update(self._pending)
-        self._pending, self._drawn = 0, time.monotonic()
+        with self._lock:
+            self._sum += float(np.nansum(excess))
+            self._count += int(np.isfinite(excess).sum())
+            phase = f"λ̂ {self._sum / self._count:.3g}" if self._count else "burn-in"
+            self._bar.set_postfix_str(phase, refresh=False)
+            self._bar.update(excess.size)
 
     def skip(self, steps: int) -> None:
-        """Steps that an earlier call made already, or that a dead chain will not make."""
-        if self._bar is not None:
+        """Steps that an earlier call made already, or that dead chains will not make."""
+        if self._bar is not None and steps:
             self._bar.update(steps)
 
     def __enter__(self) -> Progress:
@@ -54,5 +59,4 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.update(self._pending)
             self._bar.close()

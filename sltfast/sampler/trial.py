@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from sltfast.arena import Arena
 from sltfast.batches import BatchStream, fetch
 from sltfast.data import leaves
 from sltfast.losses import ItemLoss, ItemLosses, check_causal, token_ids
 from sltfast.observables import Observable
+from sltfast.restriction import Restriction
 
 
 class Shapes(NamedTuple):
@@ -25,7 +25,7 @@ class Shapes(NamedTuple):
 
 def trial(
     clone: nn.Module,
-    arena: Arena,
+    restrictions: Mapping[str, Restriction],
     loss: ItemLoss,
     stream: BatchStream,
     observables: Sequence[Observable],
@@ -33,31 +33,27 @@ def trial(
     *,
     language_model: bool,
 ) -> Shapes:
-    """Try the first batch and a row of each observable.
+    """Try the first batch and a row of each observable. The clone is as it was afterwards.
 
     Raises:
-        ValueError: the model fails on its data, a loss that is not finite or has no gradient, weights that are negative
-            or all 0.
+        ValueError: the model fails on its data, a loss that is not finite or has no gradient (by the weights of any one
+            restriction), weights that are negative or all 0.
         TypeError: a language model's loss on a model that is not causal.
         Exception: whatever the caller's ``loss_fn`` raises, with a note on what it was called with.
     """
     batch = stream.batch(0, device)
-    losses = _attempt(clone, loss, batch, language_model=language_model)
-    _check_losses(losses, loss)
-    mean = losses.mean()
-    if not bool(torch.isfinite(mean)):
-        raise ValueError(
-            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step "
-            "(check the data, and the precision of the model)"
-        )
-    if not mean.requires_grad:
-        raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")
-    arena.backward(mean)
-    if all(gradient is None for taken in arena.take_gradients() for gradient in taken):
-        raise ValueError(
-            f"no gradient of {loss.name} reaches the selected weights: the loss must be computed with the model that "
-            "is passed to it (sltfast passes its own copy), and the selected weights must be used in it"
-        )
+    parameters = dict(clone.named_parameters())
+    moving = {segment.name for restriction in restrictions.values() for segment in restriction.segments}
+    for name in moving:
+        parameters[name].requires_grad_()
+    try:
+        losses = _attempt(clone, loss, batch, language_model=language_model)
+        _check_losses(losses, loss)
+        _check_gradient(losses, loss, parameters, restrictions)
+    finally:
+        for name in moving:
+            parameters[name].requires_grad_(False)
+            parameters[name].grad = None
     if language_model:
         check_causal(clone, loss, batch)
     widths = []
@@ -82,6 +78,30 @@ def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bo
     except Exception as error:
         error.add_note(f"{loss.name} was called with {_described(batch)}")
         raise
+
+
+def _check_gradient(
+    losses: ItemLosses,
+    loss: ItemLoss,
+    parameters: Mapping[str, nn.Parameter],
+    restrictions: Mapping[str, Restriction],
+) -> None:
+    mean = losses.mean()
+    if not bool(torch.isfinite(mean)):
+        raise ValueError(
+            f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step "
+            "(check the data, and the precision of the model)"
+        )
+    if not mean.requires_grad:
+        raise ValueError(f"{loss.name} gives a loss without a gradient (detached, or computed under no_grad)")
+    mean.backward(inputs=[parameter for parameter in parameters.values() if parameter.requires_grad])
+    for name, restriction in restrictions.items():
+        if all(parameters[segment.name].grad is None for segment in restriction.segments):
+            whose = f" of {name!r}" if name else ""
+            raise ValueError(
+                f"no gradient of {loss.name} reaches the selected weights{whose}: the loss must be computed with the "
+                "model that is passed to it (sltfast passes its own copy), and the selected weights must be used in it"
+            )
 
 
 def _described(batch: Any) -> str:

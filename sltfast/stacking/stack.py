@@ -55,6 +55,7 @@ class Stack:
         self._units = set(units)
         self._patched: list[tuple[nn.Module, Any]] = []
         self._guarded: list[tuple[dict[str, Any], str, Any]] = []
+        self._guards: dict[int, MovingWeight] = {}  # by id of the guard that stands where the weight was
         self._checkpointing: list[tuple[Any, bool]] = []
         self._kept: list[Any] = [*parameters.values()]  # their ids are keys
         self._rules: dict[str, str] = {}
@@ -74,6 +75,11 @@ class Stack:
     def expand(self, batch: Any) -> Any:
         """The batch (any nesting of tensors [B, …]) repeated for every lane: [L·B, …], row l·B + b is row b."""
         return self.lanes.expand(batch)
+
+    def lane_weights(self, parameter: Tensor) -> Tensor | None:
+        """[L, *shape] of a parameter, given as its module holds it now; None where all lanes share it."""
+        weight = self._guards.get(id(parameter))
+        return None if weight is None else weight.dense()
 
     def restore(self) -> None:
         """Take the patches off: the clone is as it was given."""
@@ -164,8 +170,10 @@ class Stack:
         for name, module in self.model.named_modules():
             for key, weight in module._parameters.items():
                 if id(weight) in self._moving:
+                    guard = Guard.of(weight, name, key)
                     self._guarded.append((module._parameters, key, weight))
-                    module._parameters[key] = Guard.of(weight, name, key)
+                    self._guards[id(guard)] = self._moving[id(weight)]
+                    module._parameters[key] = guard
 
     def _walk(self, module: nn.Module, name: str, done: dict[int, str]) -> None:
         if id(module) in done:

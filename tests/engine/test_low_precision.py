@@ -34,35 +34,49 @@ def test_steps_far_below_the_spacing_of_a_low_precision_weight_are_kept(dtype):
     assert (np.abs(apart) <= bound + 1e-9)[:, 1:].all()
 
 
+def arena_of(model, chains):
+    read_as = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    return Arena([Restriction.of(model)], read_as, chains, torch.device("cpu"))
+
+
 def test_float64_models_keep_float64_masters():
-    model = Quadratic(torch.ones(4), dtype=torch.float64)
-    arena = Arena(Restriction.of(model), structural_clone(model, torch.device("cpu")), 1, torch.device("cpu"))
+    arena = arena_of(Quadratic(torch.ones(4), dtype=torch.float64), 1)
     assert [block.w.dtype for block in arena.blocks] == [torch.float64]
     assert not arena.blocks[0].has_low
 
 
-def test_mixed_precisions_are_kept_apart_and_views_follow_the_masters():
+def test_mixed_precisions_are_kept_apart_and_leaves_follow_the_masters():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2).bfloat16(), torch.nn.Linear(2, 1).double())
-    clone = structural_clone(model, torch.device("cpu"))
-    arena = Arena(Restriction.of(model), clone, 2, torch.device("cpu"))
+    arena = arena_of(model, 2)
     arena.reset()
     assert sorted(str(block.w.dtype) for block in arena.blocks) == ["torch.float32", "torch.float64"]
-    for chain in (0, 1):
-        arena.attach(chain)
-        for (name, mine), theirs in zip(clone.named_parameters(), model.parameters(), strict=True):
-            assert mine.dtype == theirs.dtype, name
-            assert torch.equal(mine, theirs)
-            assert mine.data_ptr() != theirs.data_ptr()
+    parameters = dict(model.named_parameters())
+    for leaf in arena.leaves:
+        for lane in (0, 1):
+            assert leaf.tensor.dtype == parameters[leaf.name].dtype, leaf.name
+            assert torch.equal(leaf.tensor[lane], parameters[leaf.name])
+            assert leaf.tensor.data_ptr() != parameters[leaf.name].data_ptr()
     arena.blocks[0].w[1, 0] = 7.0
-    assert next(clone.parameters())[0, 0] == 7.0
-    offsets = arena.blocks[0].segments[:, 0]
-    assert (offsets % 16 == 0).all()
+    assert arena.leaves[0].tensor[1, 0, 0] == 7.0
+    assert all(offset % 16 == 0 for offset in arena.blocks[0].offsets)
 
 
-def test_masters_of_anchors_cost_no_copy():
+def test_anchors_of_whole_parameters_cost_no_copy():
     model = Quadratic(torch.ones(4))
-    arena = Arena(Restriction.of(model), structural_clone(model, torch.device("cpu")), 1, torch.device("cpu"))
-    assert arena.blocks[0].anchors[0].data_ptr() == model.w.data_ptr()
+    assert arena_of(model, 1).blocks[0].shares[0].anchors[0].data_ptr() == model.w.data_ptr()
+
+
+def test_one_lane_can_be_bound_to_a_model_and_no_more():
+    model = Quadratic(torch.ones(4))
+    clone = structural_clone(model, torch.device("cpu"))
+    arena = arena_of(model, 1)
+    arena.reset()
+    arena.bind(clone)
+    arena.blocks[0].w[0, 2] = 3.0
+    assert clone.w[2] == 3.0
+    assert model.w[2] == 0.0
+    with pytest.raises(ValueError, match="one lane"):
+        arena_of(model, 2).bind(clone)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

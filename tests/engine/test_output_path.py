@@ -20,7 +20,8 @@ import sltfast
 from sltfast.results.digest import Digest
 from sltfast.results.journal import Journal, read_journal
 from sltfast.results.layout import ArraySpec
-from sltfast.sampler import run as run_module
+from sltfast.sampler import flight
+from sltfast.sampler.run import Run
 
 SMALL = {"lr": 1e-3, "n_beta": 10.0, "localization": 1.0, "num_chains": 3, "num_draws": 70, "batch_size": 8}
 
@@ -52,7 +53,7 @@ def test_a_complete_run_is_returned_without_sampling(tmp_path, monkeypatch):
     first = run(tmp_path / "run")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.Run, "chains", None)  # to sample again would fail
+        patch.setattr(Run, "chains", None)  # to sample again would fail
         assert_same(run(tmp_path / "run"), first)
 
 
@@ -186,9 +187,10 @@ def interrupted(path, at, **changes):
 
 
 def test_an_interrupted_run_is_readable(tmp_path):
-    interrupted(tmp_path / "run", at=1 + 70 + 60)  # the trial, chain 0, most of chain 1
+    # the trial, chain 0, most of chain 1
+    interrupted(tmp_path / "run", at=1 + 70 + 60, engine="sequential")
     tree = sltfast.open(tmp_path / "run")
-    reference = run()
+    reference = run(engine="sequential")
     assert tree.attrs["completed"] == 0
     np.testing.assert_array_equal(tree["loss"][0], reference["loss"][0])
     np.testing.assert_array_equal(tree["loss"][1, :60], reference["loss"][1, :60])
@@ -202,9 +204,10 @@ def test_an_interrupted_run_is_readable(tmp_path):
 
 @pytest.mark.parametrize("method", ["sgmcmc_sgld", "rmsprop_sgld", "sghmc", "sgnht"])
 def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
-    monkeypatch.setattr(run_module, "STATE_SECONDS", 0.0)  # a state before every step
-    monkeypatch.setattr(run_module, "STATE_COST", 0)
-    loss_fn = interrupted(tmp_path / "run", at=1 + 70 + 33, sampling_method=method)
+    monkeypatch.setattr(flight, "STATE_SECONDS", 0.0)  # a state before every step
+    monkeypatch.setattr(flight, "STATE_COST", 0)
+    sequential = {"sampling_method": method, "engine": "sequential"}
+    loss_fn = interrupted(tmp_path / "run", at=1 + 70 + 33, **sequential)
     calls = []
 
     def counted(model, batch):
@@ -216,9 +219,37 @@ def test_a_resumed_run_is_bit_identical(tmp_path, monkeypatch, method):
     monkeypatch.setattr(
         "sltfast.results.tree._differences", lambda stored, wanted: []
     )  # the stand-in losses differ in code
-    resumed = run(tmp_path / "run", loss_fn=counted, sampling_method=method)
-    assert_same(resumed, run(sampling_method=method))
+    resumed = run(tmp_path / "run", loss_fn=counted, **sequential)
+    assert_same(resumed, run(**sequential))
     assert len(calls) == 1 + 3 * 70 - 70 - 33  # no step was made twice
+
+
+@pytest.mark.parametrize("method", ["sgmcmc_sgld", "rmsprop_sgld", "sghmc", "sgnht"])
+@pytest.mark.parametrize("together", [3, 2])
+def test_chains_that_go_together_resume_bit_identical(tmp_path, monkeypatch, method, together):
+    monkeypatch.setattr(flight, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(flight, "STATE_COST", 0)
+    plan = {"sampling_method": method, "engine": "stacked", "chains_per_pass": together, "num_steps_bw_draws": 2}
+    stop = 140 + 33 if together == 2 else 33  # steps of the first pass, some of the second
+    made = []
+    step = flight.Flight.step
+
+    def stopping(self, t):
+        if len(made) == stop:
+            raise Interrupt
+        made.append(t)
+        step(self, t)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flight.Flight, "step", stopping)
+        with pytest.raises(Interrupt):
+            run(tmp_path / "run", **plan)
+        stop = -1
+        made.clear()
+        resumed = run(tmp_path / "run", **{**plan, "chains_per_pass": None, "engine": "auto"})  # the plan is on record
+    assert made[0] == 32  # a state is saved before a step: the last one made is made again
+    assert resumed.attrs["sltfast"]["plan"]["chains_per_pass"] == together
+    assert_same(resumed, run(**plan))
 
 
 def test_a_crash_while_the_store_is_laid_out_leaves_nothing_in_the_way(tmp_path, monkeypatch):
@@ -243,7 +274,7 @@ def test_a_torn_journal_ends_at_the_tear(tmp_path):
     specs = [ArraySpec("a", ("chain", "step", "x"), (1, 9, 3), "float32", "step")]
     journal = Journal(tmp_path / "j", specs)
     for row in range(5):
-        journal.append(0, 0, row, np.full(3, row, np.float32))
+        journal.append(0, 0, row, np.full((1, 1, 3), row, np.float32))
     journal.close()
     whole = (tmp_path / "j").read_bytes()
     record = len(whole) // 5
@@ -260,21 +291,22 @@ SCRIPT = """
     import os, sys, time, torch, sltfast
     sys.path.insert(0, {tests!r})
     from models import Mlp, regression_data, regression_loss
-    from sltfast.sampler import run
-    run.STATE_SECONDS, run.STATE_COST = 0.05, 0
+    from sltfast.sampler import flight
+    flight.STATE_SECONDS, flight.STATE_COST = 0.05, 0
 
     def slow(model, batch):
         time.sleep(float(os.environ["PAUSE"]))
         return regression_loss(model, batch)
 
     print("ready", flush=True)
-    tree = sltfast.sample(Mlp(), regression_data(), loss_fn=slow, output_path={path!r}, progress=False, **{settings!r})
+    tree = sltfast.sample(Mlp(), regression_data(), loss_fn=slow, output_path={path!r}, progress=False, engine={engine!r},
+        **{settings!r})
     print("complete", flush=True)
 """
 
 
-def start(path, pause):
-    text = SCRIPT.format(tests=str(Path(__file__).parents[1]), path=str(path), settings=SMALL)
+def start(path, pause, engine):
+    text = SCRIPT.format(tests=str(Path(__file__).parents[1]), path=str(path), settings=SMALL, engine=engine)
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(text)],
         stdout=subprocess.PIPE,
@@ -285,23 +317,27 @@ def start(path, pause):
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_a_stopped_process_is_resumed_bit_for_bit(tmp_path, blow):
+@pytest.mark.parametrize(("engine", "pause", "first"), [("sequential", 0.004, 1), ("stacked", 0.02, 0)])
+def test_a_stopped_process_is_resumed_bit_for_bit(tmp_path, blow, engine, pause, first):
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
-    process = start(stopped, pause=0.004)
+    process = start(stopped, pause, engine)
     assert process.stdout.readline() == "ready\n"
-    journal = tmp_path / "stopped.journal" / "chain-0001.journal"
+    journal = tmp_path / "stopped.journal" / f"chain-{first:04d}.journal"
     while not journal.exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    time.sleep(0.1)
+    time.sleep(0.2)
     process.send_signal(blow)
     process.communicate(timeout=60)
     assert process.returncode != 0
     tree = sltfast.open(stopped)
     assert tree.attrs["completed"] == 0
-    assert np.isfinite(tree["loss"][0]).all()
+    if engine == "sequential":
+        assert np.isfinite(tree["loss"][0]).all()
+    else:
+        assert np.isfinite(tree["loss"][:, 0]).all()
     for path in (stopped, straight):
-        process = start(path, pause=0.0)
+        process = start(path, 0.0, engine)
         out, error = process.communicate(timeout=120)
         assert "complete" in out, error
     assert_same(sltfast.open(stopped), sltfast.open(straight))

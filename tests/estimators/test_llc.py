@@ -80,12 +80,13 @@ def test_llc_is_sample_and_compute_and_evaluates_no_observable():
         return regression_loss(model, batch)
 
     x, y = regression_data()
-    direct = sltfast.llc(Mlp(), (x, y), {"o": (x, y)}, loss_fn=counted, **SMALL)
+    direct = sltfast.llc(Mlp(), (x, y), {"o": (x, y)}, loss_fn=counted, **SMALL, engine="sequential")
     # one trial, one gradient a step and chain; at w* each of 40 rows once (5 batches) and two probes
     assert calls.count(True) == 1 + 3 * 50
     assert calls.count(False) == 5 + 2
     stored = sltfast.compute_llc(samples())
-    assert float(direct["llc_mean"]) == float(stored["llc_mean"])
+    # chains together round otherwise
+    assert float(direct["llc_mean"]) == pytest.approx(float(stored["llc_mean"]), rel=1e-4)
     with pytest.raises(TypeError, match="observables must be a mapping"):
         sltfast.llc(Mlp(), (x, y), [1], loss_fn=counted, **SMALL)
 

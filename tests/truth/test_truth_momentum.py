@@ -7,7 +7,6 @@ from potentials import Means, Quadratic, per_row, potential_llc
 
 import sltfast
 from sltfast.arena import Arena
-from sltfast.clone import structural_clone
 from sltfast.restriction import Restriction
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.transition import Transition
@@ -75,7 +74,7 @@ def test_the_thermostat_comes_to_rest_where_the_theory_says_and_reset_starts_ane
     )
     model = Quadratic(torch.ones(n))
     device = torch.device("cpu")
-    arena = Arena(Restriction.of(model), structural_clone(model, device), 1, device)
+    arena = Arena([Restriction.of(model)], {"w": torch.float32}, 1, device)
     transition = Transition(config, arena, [3], device)
     transition.reset()
     block = arena.blocks[0]

@@ -1,0 +1,255 @@
+"""From checked keywords to recorded chains: one restriction or several over the same model and data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from sltfast.batches import BatchStream
+from sltfast.clone import structural_clone, unwrap
+from sltfast.data import as_source
+from sltfast.errors import AllChainsDied
+from sltfast.isolation import surroundings
+from sltfast.losses import ItemLoss, check_tokens, item_loss
+from sltfast.observables import ObservableSpec, resolve_observables
+from sltfast.request import Request
+from sltfast.restriction import ParamMasks, Restriction
+from sltfast.results.identity import run_identity
+from sltfast.results.layout import ArraySpec, layout
+from sltfast.results.record import attributes, start_values
+from sltfast.results.store import MemoryStore, Store, ZarrStore
+from sltfast.results.tree import existing_run, open_run, tree_from_memory
+from sltfast.results.writer import Writer
+from sltfast.sampler.baseline import Baseline
+from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.lanes import Cell
+from sltfast.sampler.plan import Planner
+from sltfast.sampler.precision import check_precision, compute_dtype, computing
+from sltfast.sampler.problem import Problem
+from sltfast.sampler.progress import Progress
+from sltfast.sampler.run import Run
+from sltfast.sampler.trial import trial
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Wanted(NamedTuple):
+    """One restriction that is asked for: which coordinates move, and where its run goes (None: memory)."""
+
+    param_masks: ParamMasks
+    output_path: str | Path | None
+
+
+def run_chains(
+    model: nn.Module,
+    dataset: Any,
+    observables: Mapping[str, ObservableSpec] | None,
+    wanted: Mapping[str, Wanted],
+    config: SamplerConfig,
+    request: Request,
+) -> dict[str, xr.DataTree]:
+    """Sample every restriction over the same batches; see ``sltfast.sample``.
+
+    Args:
+        model, dataset, observables: as ``sltfast.sample``.
+        wanted: restrictions by name.
+        config: settings of the sampler, those of every restriction.
+        request: everything else.
+
+    Returns:
+        By name, the tree that ``sltfast.sample`` returns.
+
+    Raises:
+        As ``sltfast.sample``.
+    """
+    model = unwrap(model)
+    paths = {name: _resolved(one.output_path) for name, one in wanted.items()}
+    source = as_source(dataset, buffer_size=request.buffer_size)
+    check_precision(config.precision, model)
+    restrictions = {name: Restriction.of(model, one.param_masks) for name, one in wanted.items()}
+    loss = item_loss(model, request.loss_fn)
+    where = pick_device(model, request.device)
+    lanes = 1 if config.match_sampling_input_ids_across_chains else config.chains_per_cell
+    streams = [
+        BatchStream(source, config.batch_size, config.init_seed, shuffle=config.shuffle, lane=lane)
+        for lane in range(lanes)
+    ]
+    if request.loss_fn is None:
+        check_tokens(model, source.sample())
+    _warn(config)
+    with surroundings(config.init_seed, where), computing(config.precision, where):
+        seen = resolve_observables(
+            observables,
+            batches_per_draw=request.batches_per_draw,
+            batch_size=config.batch_size,
+            seed=request.obs_seed,
+            device=where,
+            buffer_size=request.buffer_size,
+        )
+        if request.loss_fn is None:
+            for observable in seen:
+                check_tokens(model, observable.source.sample())
+        clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
+        shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
+        no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
+        specs = layout(config, seen, shapes, save_token_losses=request.save_token_losses)
+        if request.dataset_init_loss:
+            specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
+        results: dict[str, xr.DataTree] = {}
+        left: list[_Place] = []
+        plans: list[dict[str, Any]] = []
+        for name, restriction in restrictions.items():
+            place = _Place(name, restriction, paths[name], attributes(config, seen, restriction, where), False)
+            if place.path is not None:  # reading every weight and row is worth it only where runs could be mixed up
+                identity = run_identity(model, source, restriction, seen, loss)
+                place.attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
+                existing = existing_run(place.path, place.attrs)
+                if existing.state == "complete":
+                    results[name] = open_run(place.path)
+                    continue
+                if existing.state == "interrupted":
+                    plans.append(existing.plan)
+                place = place._replace(resume=existing.state == "interrupted")
+            left.append(place)
+        if left:
+            planner = Planner(
+                config, request, clone, loss, streams, seen, where, [p.restriction for p in left], no_logits
+            )
+            plan = planner.plan(plans)
+            for place in left:
+                place.attrs["sltfast"]["plan"] = plan.record(place.restriction)
+            if request.plan:
+                print(plan.text())  # noqa: T201  (what was asked for)
+            recorded = shapes.positions if request.save_token_losses or config.num_init_loss_batches else None
+            total = config.num_steps * config.num_chains * len(left)
+            with Progress(total, shown=request.progress) as bar:
+                baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
+                at_init = baseline.step_losses(config.num_steps)
+                start = start_values(baseline, at_init, config, seen, dataset_loss=request.dataset_init_loss)
+                cells = [Cell(p.name, p.restriction, _store(p, specs, config)) for p in left]
+                for cell in cells:
+                    for name, values in start.items():
+                        cell.store.put_whole(name, values)
+                on_disk = any(place.path is not None for place in left)
+                writer = Writer(threaded=on_disk or where.type == "cuda")
+                problem = Problem(
+                    config=config,
+                    loss=loss,
+                    streams=streams,
+                    observables=seen,
+                    cells=cells,
+                    init_losses=at_init,
+                    device=where,
+                    save_token_losses=request.save_token_losses,
+                    tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
+                    writer=writer,
+                    progress=bar,
+                    engine_for=planner.engine_for,
+                )
+                completed = False
+                try:
+                    Run(problem).chains(plan.groups)
+                    writer.drain()
+                    completed = True
+                finally:
+                    writer.close()
+                    for cell in cells:
+                        cell.store.close(completed)
+            for place, cell in zip(left, cells, strict=True):
+                if isinstance(cell.store, MemoryStore):
+                    results[place.name] = tree_from_memory(cell.store, place.attrs, completed)
+                elif place.path is not None:
+                    results[place.name] = open_run(place.path)
+    return {name: _checked(results[name]) for name in wanted}
+
+
+class _Place(NamedTuple):
+    """A restriction and where it is recorded."""
+
+    name: str
+    restriction: Restriction
+    path: Path | None
+    attrs: dict[str, Any]
+    resume: bool
+
+
+def _without_logits(
+    loss: ItemLoss,
+    clone: nn.Module,
+    restrictions: Mapping[str, Restriction],
+    stream: BatchStream,
+    precision: str | None,
+) -> str:
+    """Let a language model's losses come from hidden states, where it proves that they can; returns why not, else ""."""
+    device = next(clone.parameters()).device
+    parameters = dict(clone.named_parameters())
+    moving = [parameters[s.name] for restriction in restrictions.values() for s in restriction.segments]
+    for parameter in moving:
+        parameter.requires_grad_()
+    reason = loss.without_logits(clone, stream.batch(0, device), precision)
+    for parameter in moving:
+        parameter.requires_grad_(False)
+    return reason
+
+
+def _store(place: _Place, specs: Sequence[ArraySpec], config: SamplerConfig) -> Store:
+    if place.path is None:
+        return MemoryStore(specs)
+    return ZarrStore(place.path, specs, place.attrs, config.step_of, resume=place.resume)
+
+
+def _resolved(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().resolve()
+
+
+def _warn(config: SamplerConfig) -> None:
+    if config.noise_level != 1.0:
+        warnings.warn(
+            f"noise_level {config.noise_level:g} is not 1: the chains sample no posterior, so λ̂ is no LLC",
+            UserWarning,
+            stacklevel=4,
+        )
+    if config.mode == "train":
+        warnings.warn(
+            "mode='train' samples a randomised loss (dropout) or one that depends on the batch (batch norm): λ̂ then "
+            "measures that loss; mode='eval' is the model as it is used",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def pick_device(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Where to sample.
+
+    Raises:
+        ValueError: a device that does not exist here.
+    """
+    if device is None:
+        own = next(model.parameters()).device
+        return own if own.type != "cpu" else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where) + 1
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({error})") from error
+    if where.type == "meta":
+        raise ValueError("device 'meta' holds no values: give 'cpu' or 'cuda'")
+    return where
+
+
+def _checked(tree: xr.DataTree) -> xr.DataTree:
+    records = tree.dataset
+    if not bool(records["alive"].any()):
+        steps = records["death_step"].values.tolist()
+        raise AllChainsDied(
+            f"every chain diverged (at steps {steps}): lower lr, n_beta or localization; what was recorded is in the "
+            "error's .samples",
+            samples=tree,
+        )
+    return tree

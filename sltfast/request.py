@@ -1,0 +1,71 @@
+"""The keywords of ``sample`` and of all that stands on it, sorted and checked in one place."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+
+from sltfast.losses import LossFn
+from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
+
+EngineName = Literal["auto", "stacked", "vmap", "sequential"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for beside the settings of the sampler (``sltfast.sample`` says what each means)."""
+
+    loss_fn: LossFn | None = None
+    batches_per_draw: int = 3
+    obs_seed: int = 1337
+    device: str | torch.device | None = None
+    save_token_losses: bool = True
+    dataset_init_loss: bool = False
+    progress: bool = True
+    buffer_size: int | None = None
+    engine: EngineName = "auto"
+    chains_per_pass: int | None = None
+    memory_budget: int | None = None
+    plan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in get_args(EngineName):
+            raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {self.engine!r}")
+        for name, what in (("chains_per_pass", "chains"), ("memory_budget", "bytes")):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                raise ValueError(f"{name} must be None or a number of {what} >= 1, got {value!r}")
+
+
+def resolve(dataset: Any, keywords: Mapping[str, Any]) -> tuple[SamplerConfig, Request]:
+    """The sampler's settings and the rest, from keywords of ``sample``.
+
+    Raises:
+        TypeError: a keyword that ``sample`` does not have, or one missing.
+        ValueError: a value that is not allowed.
+    """
+    from sltfast.sampling import sample
+
+    known = {p.name for p in inspect.signature(sample).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    for name in keywords:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise TypeError(f"there is no keyword {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+    given = dict(keywords)
+    kwargs = [given.pop(name, None) for name in ("sampling_method_kwargs", "rmsprop_eps", "rmsprop_alpha")]
+    given["sampling_method_kwargs"] = rmsprop_kwargs(*kwargs)
+    if given.get("batch_size") is None:
+        given["batch_size"] = getattr(dataset, "batch_size", None) or 32
+    of_config = {field.name for field in fields(SamplerConfig)}
+    of_request = {field.name for field in fields(Request)}
+    missing = [name for name in ("lr", "n_beta") if name not in given]
+    if missing:
+        raise TypeError(f"missing keyword {missing[0]!r}")
+    config = SamplerConfig(**{name: value for name, value in given.items() if name in of_config})
+    return config, Request(**{name: value for name, value in given.items() if name in of_request})

@@ -1,0 +1,226 @@
+"""One pass in flight: its lanes' weights, steps, records, health and saved states."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sltfast.batches import fetch
+from sltfast.errors import ChainDiverged
+from sltfast.isolation import reseed
+from sltfast.losses import token_ids
+from sltfast.observables import Observable
+from sltfast.results.store import State
+from sltfast.sampler.engines.engine import Engine, LaneBatch
+from sltfast.sampler.lanes import Lanes
+from sltfast.sampler.problem import Problem
+from sltfast.sampler.recorder import Recorder, Target
+from sltfast.sampler.transition import METRICS, Transition
+
+STATE_SECONDS = 10.0  # between two saved states,
+STATE_COST = 20  # and at least this many times what saving one takes
+
+
+class Flight:
+    """The lanes of one pass, step by step.
+
+    Args:
+        problem: what all passes share.
+        lanes: the chains that fly.
+        engine, transition: theirs, perhaps used by an earlier flight of as many lanes.
+    """
+
+    def __init__(self, problem: Problem, lanes: Lanes, engine: Engine, transition: Transition) -> None:
+        self.problem, self.lanes, self.engine, self.transition = problem, lanes, engine, transition
+        self.config = problem.config
+        self.chains = lanes.chains
+        own = [self.config.noise_chain(chain) if len(problem.streams) > 1 else 0 for chain in self.chains]
+        self.streams, self.lane_streams = own, [problem.streams[k] for k in own]
+        self.targets: list[Target] = []
+        for part in lanes.parts:
+            section = problem.cells[part.cell].store.section(part.chains)
+            first = self.targets[-1].lanes.stop if self.targets else 0
+            at = slice(first, first + len(part.chains))
+            self.targets.append(Target(section, part.chains.start, at, part.cell))
+        self.deaths = np.full(len(lanes), -1)
+        self._death_losses: dict[int, float] = {}
+        self._reported: set[int] = set()
+
+    def begin(self) -> int:
+        """Put every lane at its start, or where a saved state left off; returns the step to go on at."""
+        self.transition.assign(self.chains)
+        self.transition.reset()
+        start = self._take_up()
+        self.recorder = Recorder(self.targets, self.problem.writer, self.transition.death_step, self._seen)
+        self.problem.progress.skip(start * len(self.lanes))
+        self._saved, self._interval = time.monotonic(), STATE_SECONDS
+        return start
+
+    def step(self, step: int) -> None:
+        """Gradients at w_t, transition to w_{t+1}, records."""
+        config, lanes = self.config, len(self.lanes)
+        if config.mode == "train":
+            reseed(hash((config.init_seed, config.noise_chain(self.chains[0]), step)) % 2**63, self.problem.device)
+        if time.monotonic() - self._saved > self._interval:
+            self._save(step)
+        micro = config.gradient_accumulation_steps
+        totals: Tensor | None = None
+        recorded: list[Tensor] = []
+        ids: list[Tensor] = []
+        for k in range(step * micro, (step + 1) * micro):
+            batch = self._batch(k)
+            total, losses = self.engine.objective(batch, 1.0 / micro)
+            self.engine.arena.backward(total)
+            means = losses.lane_means(lanes, torch.float64)
+            means = means if micro == 1 else means / micro
+            totals = means if totals is None else totals + means
+            if self.problem.save_token_losses:
+                recorded.append(losses.recorded().unflatten(0, (lanes, -1)))
+                if self.problem.tokens:
+                    ids.append(_token_ids(batch, lanes))
+        assert totals is not None
+        self.transition.step(self.engine.arena.take_gradients(), totals)
+        self._record(step, totals, recorded, ids)
+
+    def _batch(self, k: int) -> LaneBatch:
+        shared = self.lane_streams[0]
+        if all(stream is shared for stream in self.lane_streams):
+            return LaneBatch(shared.batch(k, self.problem.device), True, ("step", self.streams[0], k))
+        rows = np.concatenate([stream.rows(k) for stream in self.lane_streams])
+        return LaneBatch(fetch(shared.source, rows, self.problem.device), False)
+
+    def _record(self, step: int, totals: Tensor, recorded: list[Tensor], ids: list[Tensor]) -> None:
+        draw = self.config.draw_at(step)
+        of_step, of_draw = {"loss": totals}, {}
+        if recorded:
+            of_step["sampling_loss_micro"] = torch.cat(recorded, dim=1)
+            if ids:
+                of_step["sampling_input_ids_micro"] = torch.cat(ids, dim=1)
+            if draw is not None:
+                of_draw["sampling_loss"] = recorded[0] if len(recorded) == 1 else torch.stack(recorded).nanmean(0)
+        if self.config.save_metrics:
+            metrics = self.transition.metrics().clone()
+            of_step |= {f"metrics_{name}": metrics[:, k] for k, name in enumerate(METRICS)}
+        if draw is not None:
+            for observable in self.problem.observables:
+                of_draw[f"loss_{observable.id}"] = self._observe(observable)
+        self.recorder.add(step, step, of_step)
+        if draw is not None and of_draw:
+            self.recorder.add(draw, step, of_draw)
+        self.recorder.step_done()
+        self._report_deaths()
+
+    @torch.no_grad()
+    def _observe(self, observable: Observable) -> Tensor:
+        """[L, rows, T] float32 losses of an observable at the present weights."""
+        parts = []
+        for k, data in enumerate(observable.batches):
+            losses = self.engine.losses(LaneBatch(data, True, ("observable", observable.id, k)))
+            parts.append(losses.recorded().unflatten(0, (len(self.lanes), -1)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _seen(self, first: int, losses: np.ndarray, deaths: np.ndarray) -> None:
+        """A block of steps reached the host."""
+        steps = np.arange(first, first + losses.shape[1])
+        excess = losses - self.problem.init_losses[self.streams][:, steps]
+        counted = (steps >= self.config.num_burnin_steps) & ((deaths[:, None] < 0) | (steps < deaths[:, None]))
+        n_beta = np.array([self.config.hyper(chain)[1] for chain in self.chains])[:, None]
+        self.problem.progress.steps(np.where(counted, n_beta * excess, np.nan))
+        for lane in np.flatnonzero((deaths >= first) & (deaths <= steps[-1])).tolist():
+            self._death_losses[lane] = float(losses[lane, deaths[lane] - first])
+        self.deaths = np.array(deaths)
+
+    @property
+    def over(self) -> bool:
+        """Whether no lane is left alive, as far as the host knows."""
+        return bool((self.deaths >= 0).all())
+
+    def finish(self) -> None:
+        """Hand over the last rows; the chains are complete."""
+        self.recorder.flush()
+        self.problem.writer.drain()
+        self._report_deaths()
+        for target in self.targets:
+            deaths = self.deaths[target.lanes]
+            chains = slice(target.chain, target.chain + len(deaths))
+            store = self.problem.cells[target.cell].store
+            store.put_whole("alive", deaths < 0, chains)
+            store.put_whole("death_step", deaths, chains)
+            target.section.finish()
+
+    def interrupt(self) -> None:
+        """Hand over what was recorded so far."""
+        self.recorder.flush()
+        self.problem.writer.drain()
+
+    def _report_deaths(self) -> None:
+        for lane in np.flatnonzero(self.deaths >= 0).tolist():
+            if lane in self._reported or lane not in self._death_losses:
+                continue
+            self._reported.add(lane)
+            loss, chain = self._death_losses[lane], self.chains[lane]
+            target = next(target for target in self.targets if target.lanes.start <= lane < target.lanes.stop)
+            cell = self.problem.cells[target.cell]
+            whose = f"chain {chain}" + (f" of {cell.name}" if cell.name else "")
+            what = f"its loss was {loss}" if not np.isfinite(loss) else "its gradient or update was not finite"
+            lr, n_beta, localization = self.config.hyper(chain)[:3]
+            warnings.warn(
+                f"{whose} diverged at step {self.deaths[lane]} ({what}): it was stopped and is excluded from every "
+                f"mean; lower lr, n_beta or localization (lr={lr:g}, n_beta={n_beta:g}, localization={localization:g})",
+                ChainDiverged,
+                stacklevel=2,
+            )
+
+    def _save(self, step: int) -> None:
+        begun = time.monotonic()
+        self.interrupt()
+        for target in self.targets:
+            target.section.flush()
+        self.targets[0].section.save_state(self._state(step))
+        self._saved = time.monotonic()
+        self._interval = max(STATE_SECONDS, STATE_COST * (self._saved - begun))
+
+    def _whose(self) -> list[list[object]]:
+        return [[self.problem.cells[part.cell].name, list(part.chains)] for part in self.lanes.parts]
+
+    def _state(self, step: int) -> State:
+        state: State = {"step": step, "lanes": self._whose()}
+        state |= {"alive": self.transition.alive, "death_step": self.transition.death_step}
+        for index, block in enumerate(self.engine.arena.blocks):
+            state.update({f"{name}{index}": tensor for name, tensor in block.state.items()})
+        if self.config.mode == "train":
+            state["buffers"] = self.engine.buffers()
+        return state
+
+    def _take_up(self) -> int:
+        """Go on from a saved state, if there is one of these very lanes; returns the step to go on at."""
+        state = self.targets[0].section.load_state()
+        if state is not None and state["lanes"] != self._whose():
+            state = None
+        step = 0 if state is None else int(state["step"])
+        for target in self.targets:
+            target.section.cut_back(step)
+        if state is None:
+            return 0
+        for index, block in enumerate(self.engine.arena.blocks):
+            for name, tensor in block.state.items():
+                tensor.copy_(state[f"{name}{index}"])
+            block.refresh_low()
+        for name, buffer in self.engine.buffers().items():
+            if name in state.get("buffers", {}):
+                buffer.copy_(state["buffers"][name])
+        self.transition.alive.copy_(state["alive"])
+        self.transition.death_step.copy_(state["death_step"])
+        self.transition.step_index.fill_(step)
+        return step
+
+
+def _token_ids(batch: LaneBatch, lanes: int) -> Tensor:
+    """[1, B, tokens] or [L, B, tokens]: the token ids of a batch."""
+    ids = token_ids(batch.data)
+    assert ids is not None
+    return ids.long().unflatten(0, (1 if batch.shared else lanes, -1))

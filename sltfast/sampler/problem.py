@@ -1,0 +1,45 @@
+"""What all passes of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sltfast.batches import BatchStream
+from sltfast.losses import ItemLoss
+from sltfast.observables import Observable
+from sltfast.results.writer import Writer
+from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.engines.engine import Engine
+from sltfast.sampler.lanes import Cell, Lanes
+from sltfast.sampler.progress import Progress
+
+
+@dataclass
+class Problem:
+    """A run's settings, data and places for results, resolved and checked.
+
+    Attributes:
+        streams: one per chain of a cell, or a single one that all share.
+        cells: the restrictions, with their stores.
+        init_losses: float64 [streams, steps], losses at w* of every batch.
+        engine_for: builds the engine of a pass.
+        save_token_losses: record the sampling batches' losses per item.
+        tokens: and their token ids.
+    """
+
+    config: SamplerConfig
+    loss: ItemLoss
+    streams: Sequence[BatchStream]
+    observables: Sequence[Observable]
+    cells: Sequence[Cell]
+    init_losses: np.ndarray
+    device: torch.device
+    save_token_losses: bool
+    tokens: bool
+    writer: Writer
+    progress: Progress
+    engine_for: Callable[[Lanes], Engine]
