@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from sltfast.restriction.names import closest, parts_of
 from sltfast.restriction.region import Rectangle, Region, plane_of
 from sltfast.restriction.segment import Segment
 
 SAMPLED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+GLOB = re.compile(r"[*?\[]")
 ParamMasks = Mapping[str, Tensor | None] | Iterable[str] | str | None
 
 
@@ -35,41 +37,25 @@ class Restriction:
         Args:
             model: the caller's.
             param_masks: None for the parameters that require gradients (all of them where none does, as in a
-                model frozen for inference); a name, glob pattern or list of them
-                (``"*.mlp.*"``); or a mapping from name to a mask of the parameter's shape (bool, or 0/1) or None for
+                model frozen for inference); the name of a parameter, of a part of a language model (``"l0h1"``,
+                see ``create_param_masks``), a glob pattern over either (``"*.mlp.*"``, ``"l0h*"``) or a list of them;
+                or a mapping from name to a mask of the parameter's shape (bool, or 0/1) or None for
                 all of it. A tied weight answers to each of its names; masks given under several are united.
 
         Raises:
             ValueError: an unknown name, a mask of another shape or with other values than 0 and 1, nothing selected,
                 or a selected weight that is NaN or infinite.
+            NotUnderstood: (a ValueError) a part that cannot be told in a model built like this one.
             TypeError: param_masks or a mask of another type, or a selected parameter that is not floating point.
         """
-        canonical: dict[str, str] = {}
-        first_name: dict[int, str] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            canonical[name] = first_name.setdefault(id(parameter), name)
-        parameters = dict(model.named_parameters())
-        if not parameters:
-            raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to sample")
-        if param_masks is None:
-            chosen: dict[str, Region | None] = {n: None for n, p in parameters.items() if p.requires_grad}
-            if not chosen:
-                chosen = {n: None for n, p in parameters.items() if p.is_floating_point()}
-        else:
-            chosen = _united(parameters, canonical, _as_mapping(param_masks, canonical))
+        chosen = select(model, param_masks)
         segments: list[Segment] = []
         element = 0
-        for name, parameter in parameters.items():
+        for name, parameter in model.named_parameters():
             if name in chosen:
                 segments += _segments(name, parameter, element, chosen[name])
             element += parameter.numel()
-        restriction = cls(tuple(segments))
-        if restriction.numel == 0:
-            raise ValueError(
-                f"the restriction selects no coordinate (param_masks names {sorted(chosen) or 'nothing'}): "
-                "at least one mask needs a True"
-            )
-        return restriction
+        return cls(tuple(segments))
 
     def dense(self) -> Restriction:
         """The same coordinates, with one segment a parameter: whole, under a mask where only a part moves."""
@@ -79,13 +65,35 @@ class Restriction:
         return Restriction(tuple(_as_one(parts) for parts in by_name.values()))
 
 
-def _segments(name: str, parameter: nn.Parameter, element: int, region: Region | None) -> list[Segment]:
+def select(model: nn.Module, param_masks: ParamMasks) -> dict[str, Region]:
+    """First name of every parameter of which something moves → its coordinates, in ``named_parameters`` order.
+
+    Raises:
+        ValueError, TypeError: see ``Restriction.of``.
+    """
+    canonical: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        canonical[name] = first_name.setdefault(id(parameter), name)
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to sample")
+    if param_masks is None:
+        moving = [n for n, p in parameters.items() if p.requires_grad]
+        param_masks = dict.fromkeys(moving or [n for n, p in parameters.items() if p.is_floating_point()])
+    chosen = _chosen(model, canonical, param_masks)
+    selected = {name: chosen[name] for name in parameters if name in chosen and chosen[name].numel > 0}
+    if not selected:
+        raise ValueError(
+            f"the restriction selects no coordinate (param_masks names {sorted(chosen) or 'nothing'}): "
+            "at least one mask needs a True"
+        )
+    return selected
+
+
+def _segments(name: str, parameter: nn.Parameter, element: int, region: Region) -> list[Segment]:
     """The blocks of one parameter, whose first coordinate is ``element`` of the full model."""
-    if region is not None and region.mask is None and not region.rectangles:
-        return []
-    _check_kind(name, parameter)
-    rows, columns = plane_of(parameter.shape)
-    region = Region.whole((rows, columns)) if region is None else region
+    rows, columns = region.plane
     if region.mask is not None:
         segments = [Segment(name, parameter, element, region.mask, (0, rows), (0, columns))]
     else:
@@ -108,54 +116,60 @@ def _as_one(parts: list[Segment]) -> Segment:
     return Segment(first.name, first.parameter, element, region.dense(), (0, plane[0]), (0, plane[1]))
 
 
-def _as_mapping(param_masks: ParamMasks, canonical: dict[str, str]) -> Mapping[str, Tensor | None]:
+def _chosen(model: nn.Module, canonical: dict[str, str], param_masks: ParamMasks) -> dict[str, Region]:
+    """First name of every parameter that ``param_masks`` selects → its coordinates."""
     if isinstance(param_masks, Mapping):
-        return param_masks
-    patterns: list[object] = [param_masks]
-    if isinstance(param_masks, Iterable) and not isinstance(param_masks, str):
-        patterns = list(param_masks)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(
-            "param_masks must be None, a mapping from parameter name to mask, or names and glob patterns; "
-            f"got {param_masks!r}"
-        )
-    matched: dict[str, Tensor | None] = {}
-    for pattern in map(str, patterns):
-        names = [name for name in canonical if fnmatch.fnmatchcase(name, pattern)]
-        if not names:
-            raise ValueError(_unknown(pattern, canonical))
-        matched.update(dict.fromkeys(names))
-    return matched
-
-
-def _unknown(name: str, canonical: dict[str, str]) -> str:
-    close = difflib.get_close_matches(name, canonical, n=3, cutoff=0.3) or list(canonical)[:3]
-    return (
-        f"param_masks names {name!r}, but the model has no such parameter; the closest are "
-        f"{', '.join(map(repr, close))} (see model.named_parameters())"
-    )
-
-
-def _united(
-    parameters: dict[str, nn.Parameter], canonical: dict[str, str], masks: Mapping[str, Tensor | None]
-) -> dict[str, Region | None]:
-    chosen: dict[str, Region | None] = {}
-    for name, mask in masks.items():
+        asked: Iterable[tuple[str, Tensor | Region | None]] = param_masks.items()
+    else:
+        asked = _by_name(model, canonical, param_masks)
+    parameters = dict(model.named_parameters())
+    chosen: dict[str, Region] = {}
+    for name, mask in asked:
         if name not in canonical:
             raise ValueError(_unknown(name, canonical))
         key = canonical[name]
         parameter = parameters[key]
         if not parameter.is_floating_point():
             raise TypeError(f"parameter {name!r} has dtype {parameter.dtype}: only floating-point weights move")
-        region = None if mask is None else _region(name, parameter, mask)
-        if key in chosen:
-            earlier = chosen[key]
-            region = None if region is None or earlier is None else region.union(earlier)
-        chosen[key] = region
+        _check_kind(name, parameter)
+        region = mask if isinstance(mask, Region) else _region(name, parameter, mask)
+        chosen[key] = region.union(chosen[key]) if key in chosen else region
     return chosen
 
 
-def _region(name: str, parameter: nn.Parameter, mask: Tensor) -> Region:
+def _by_name(model: nn.Module, canonical: dict[str, str], names: object) -> Iterator[tuple[str, Region | None]]:
+    """What names, globs over parameters and names of parts select."""
+    patterns: list[object] = [names]
+    if isinstance(names, Iterable) and not isinstance(names, str):
+        patterns = list(names)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(
+            "param_masks must be None, a mapping from parameter name to mask, or names and glob patterns; "
+            f"got {names!r}"
+        )
+    for pattern in map(str, patterns):
+        matched = [name for name in canonical if fnmatch.fnmatchcase(name, pattern)]
+        if matched:
+            yield from dict.fromkeys(matched).items()
+            continue
+        parts = parts_of(model)
+        named = fnmatch.filter(parts.names(model), pattern) if GLOB.search(pattern) else [pattern]
+        for name in named:
+            region = parts.regions(model, name)
+            if region is None:
+                raise ValueError(_unknown(pattern, canonical))
+            yield from region.items()
+        if not named:
+            raise ValueError(_unknown(pattern, canonical))
+
+
+def _unknown(name: str, canonical: dict[str, str]) -> str:
+    return f"param_masks names {name!r}, but the model has no such parameter or part; {closest(name, list(canonical))}"
+
+
+def _region(name: str, parameter: nn.Parameter, mask: Tensor | None) -> Region:
+    if mask is None:
+        return Region.whole(plane_of(parameter.shape))
     if not isinstance(mask, Tensor):
         raise TypeError(f"the mask of {name!r} must be a tensor or None, got {type(mask).__name__}")
     if mask.shape != parameter.shape:
