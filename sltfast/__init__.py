@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "default_nbeta": "sltfast.temperature",
+    "create_param_masks": "sltfast.restriction.masks",
+    "head_names": "sltfast.restriction.masks",
+    "restriction_names": "sltfast.restriction.masks",
+    "preview_weight_restriction": "sltfast.restriction.preview",
     "sample": "sltfast.sampling",
     "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
+    from sltfast.restriction.masks import create_param_masks as create_param_masks
+    from sltfast.restriction.masks import head_names as head_names
+    from sltfast.restriction.masks import restriction_names as restriction_names
+    from sltfast.restriction.preview import preview_weight_restriction as preview_weight_restriction
     from sltfast.results.tree import open_run as open  # noqa: F401
     from sltfast.sampling import sample as sample
     from sltfast.temperature import default_nbeta as default_nbeta

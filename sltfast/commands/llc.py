@@ -64,7 +64,7 @@ SAMPLING = (
     Setting("rmsprop_eps", float, "floor of RMSprop's preconditioner"),
     Setting("rmsprop_alpha", float, "decay of RMSprop's running mean"),
     Setting("friction", float, "A of sghmc and sgnht, in (0, 1] (default: 0.1 for sghmc, 0.01 for sgnht)"),
-    Setting("restriction", list, "move only the parameters that match this name or glob; may be repeated"),
+    Setting("restriction", list, "move only this part (l0, 'l0 mlp', l0h1, embed, …) or parameter; globs; repeatable"),
     Setting("noise_level", float, "σ of the injected noise; 1 samples the posterior", 1.0),
     Setting("llc_weight_decay", float, "precision of a Gaussian prior around 0", 0.0),
     Setting("bounding_box_size", float, "half-width of a box around w*"),

@@ -34,7 +34,8 @@ class Anatomy:
 
     @classmethod
     def of(cls, model: nn.Module) -> Anatomy:
-        """Find the blocks: the list of modules as long as the config says, or else the one whose items attend.
+        """Find the blocks: the list of modules that attend; of several the one as long as the config says, or in the
+        decoder. Without attention, the list as long as the config says.
 
         Raises:
             NotUnderstood: no such list, or several.
@@ -44,11 +45,15 @@ class Anatomy:
             for name, module in model.named_modules()
             if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) and all(map(_has_matrix, module))
         }
+        attending = {name for name, module in found.items() if any(map(_attentions, module))}
         depth = _depth(model)
-        fitting = {name: module for name, module in found.items() if depth is None or len(module) == depth}
-        attending = {name: module for name, module in fitting.items() if any(map(_attentions, module))}
-        lists = attending or (fitting if depth is not None else {})
-        outer = [name for name in lists if not any(_inside(name, other) for other in lists)]
+        deep = {name for name, module in found.items() if len(module) == depth}
+        outer = _outermost(attending or deep)
+        if len(outer) > 1:
+            outer = [name for name in outer if name in deep] or outer
+        if len(outer) > 1:
+            decoder = _asked(model, "get_decoder")
+            outer = [name for name in outer if any(m is found[name] for m in decoder.modules())] if decoder else outer
         if len(outer) != 1:
             raise NotUnderstood(
                 f"{type(model).__name__} has {_several(outer)} of blocks with attention: parts like 'l0' or 'l0h1' "
@@ -180,6 +185,10 @@ def _asked(model: nn.Module, method: str) -> Any:
         return ask()
     except (NotImplementedError, AttributeError):
         return None
+
+
+def _outermost(names: set[str]) -> list[str]:
+    return sorted(name for name in names if not any(_inside(name, other) for other in names))
 
 
 def _inside(name: str, other: str) -> bool:

@@ -12,7 +12,8 @@ from sltfast.restriction.anatomy import NotUnderstood, text_config
 from sltfast.restriction.probe import Call, Trace, trace
 from sltfast.restriction.region import Interval, Rectangle, Region, plane_of
 
-COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "num_q_heads")
+LOOKED_AT = 32  # features of a slot that are looked at one by one
+COUNTS = ("num_v_heads", "num_heads", "num_attention_heads", "n_heads", "n_head", "num_q_heads")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ def heads_of(model: nn.Module, attention: str) -> Heads:
     module = model.get_submodule(attention)
     if all(isinstance(getattr(module, name, None), Tensor) for name in ("W_Q", "W_O")):
         return _lens_heads(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return _torch_heads(module)
+    with torch.inference_mode(False), torch.enable_grad():
+        return _probed_heads(model, module, attention)
+
+
+def _probed_heads(model: nn.Module, module: nn.Module, attention: str) -> Heads:
     traced = trace(model, attention)
     output = _output(attention, traced)
     count = _head_count(model, module, attention, output.entered.shape[-1])
@@ -48,6 +56,7 @@ def heads_of(model: nn.Module, attention: str) -> Heads:
     fed = [_fed(output.entered, slice(h * width, (h + 1) * width), calls, traced) for h in range(count)]
     _check_apart(attention, fed, calls)
     _check_attends(attention, output.entered, calls)
+    _check_one(attention, output.entered, width, calls, traced)
     gradients = {name: torch.stack([one[name] for one in fed]) for name in fed[0]}
     shared = {name for name in gradients if name not in {c.name for c in calls} and bool(gradients[name].all())}
     regions = []
@@ -125,14 +134,27 @@ def _check_apart(attention: str, fed: list[dict[str, Tensor]], calls: list[Call]
         )
 
 
+def _check_one(attention: str, entered: Tensor, width: int, calls: list[Call], traced: Trace) -> None:
+    """Inside a slot a query or key reaches every feature and a value one of them; with several heads in it, some."""
+    looked_at = range(0, width, -(-width // LOOKED_AT))
+    fed = [_fed(entered, slice(i, i + 1), calls, traced) for i in looked_at]
+    reached = torch.stack([torch.cat([one[call.name] for call in calls]) for one in fed]).sum(0)  # [features]
+    part = int(((reached > 1) & (reached < len(fed))).sum())
+    if part or not bool((reached == len(fed)).any()):
+        raise NotUnderstood(
+            f"the {width} features that a head of {attention} would write are not those of one head (as many heads as "
+            f"its own {' or '.join(COUNTS)} or the config's say): give a mapping from parameter name to mask"
+        )
+
+
 def _check_attends(attention: str, entered: Tensor, calls: list[Call]) -> None:
-    """What the last token's slots hold must depend on the first token's projections."""
+    """What the last token's slots hold must depend on the projections of tokens before it."""
     rows = entered.flatten(0, -2)
     gradients = torch.autograd.grad(
         rows[-1].float().square().sum(), [call.leaf for call in calls], retain_graph=True, allow_unused=True
     )
-    seen = (g.flatten(0, -2)[0] for g in gradients if g is not None and g.flatten(0, -2).shape[0] == len(rows))
-    if not any(bool((first != 0).any()) for first in seen):
+    by_token = (g.flatten(0, -2) for g in gradients if g is not None)
+    if not any(bool((g[:-1] != 0).any()) for g in by_token if len(g) == len(rows)):
         raise NotUnderstood(
             f"what {attention} gives to its last linear map does not depend on earlier tokens, so that map reads "
             "no heads; give a mapping from parameter name to mask"
@@ -224,3 +246,22 @@ def _lens_heads(module: nn.Module) -> Heads:
             regions[head][name] = Region.of_rectangles((rows, columns), [Rectangle((row, row + 1), (0, columns))])
     size = count // fewest
     return Heads(tuple(regions), tuple(tuple(range(g * size, (g + 1) * size)) for g in range(fewest)))
+
+
+def _torch_heads(module: nn.MultiheadAttention) -> Heads:
+    """nn.MultiheadAttention: queries, keys and values one after the other, fused where their inputs are as wide."""
+    count, width = module.num_heads, module.head_dim
+    regions: list[dict[str, Region]] = [{} for _ in range(count)]
+    for name, parameter in module.named_parameters():
+        if name == "out_proj.bias":
+            continue
+        height, columns = plane_of(parameter.shape)
+        for head in range(count):
+            start = head * width
+            if name in ("out_proj.weight", "bias_k", "bias_v"):
+                bands = [Rectangle((0, height), (start, start + width))]
+            else:
+                starts = range(start, height, module.embed_dim)
+                bands = [Rectangle((first, first + width), (0, columns)) for first in starts]
+            regions[head][name] = Region.of_rectangles((height, columns), bands)
+    return Heads(tuple(regions), tuple((head,) for head in range(count)))

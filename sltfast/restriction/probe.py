@@ -62,40 +62,52 @@ def trace(model: nn.Module, attention: str) -> Trace:
         attention: name of the attention's module.
 
     Returns:
-        The uses of its modules, with the graph between them.
+        The uses of its modules, with the graph between them (gradients must be on).
 
     Raises:
         NotUnderstood: the forward fails, or never comes to the attention.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise NotUnderstood("the model is on the meta device: load its weights before naming heads")
+    traced = _traced(model, attention, frozenset())
+    called = {call.name for call in [*traced.projections, *traced.gains]}
+    # a module that was not called may have had its weights read by another
+    unread = {name for name, inner in model.get_submodule(attention).named_modules(prefix=attention) if _owns(inner)}
+    unread -= called | {name.rpartition(".")[0] for name in traced.bare}
+    return _traced(model, attention, frozenset(unread)) if unread else traced
+
+
+def _traced(model: nn.Module, attention: str, unread: frozenset[str]) -> Trace:
     device = next(model.get_submodule(attention).parameters()).device
-    with torch.inference_mode(False), torch.enable_grad():
-        clone = structural_clone(model, device).eval()
-        module = clone.get_submodule(attention)
-        traced = Trace()
-        generator = torch.Generator().manual_seed(0)
-        for name, inner in module.named_modules(prefix=attention):
-            if not any(True for _ in inner.parameters(recurse=False)):
-                continue
-            if inner is module or any(True for _ in inner.children()):
-                for key, parameter in list(inner.named_parameters(recurse=False)):
-                    fresh = nn.Parameter(_random(parameter, generator), requires_grad=parameter.is_floating_point())
-                    setattr(inner, key, fresh)
-                    traced.bare[f"{name}.{key}"] = fresh
-            else:
-                inner.forward = _recording(name, inner, traced, generator)
-        module.register_forward_hook(_stop)
-        try:
-            _forward(clone, device)
-        except _Reached:
-            return traced
-        except Exception as error:
-            raise NotUnderstood(
-                f"{type(model).__name__} cannot be run on {TOKENS} tokens to find its heads "
-                f"({type(error).__name__}: {error}); give a mapping from parameter name to mask"
-            ) from error
+    clone = structural_clone(model, device).eval()
+    module = clone.get_submodule(attention)
+    traced = Trace()
+    generator = torch.Generator().manual_seed(0)
+    for name, inner in module.named_modules(prefix=attention):
+        if not _owns(inner):
+            continue
+        if inner is module or name in unread or any(True for _ in inner.children()):
+            for key, parameter in list(inner.named_parameters(recurse=False)):
+                fresh = nn.Parameter(_random(parameter, generator), requires_grad=parameter.is_floating_point())
+                setattr(inner, key, fresh)
+                traced.bare[f"{name}.{key}"] = fresh
+        else:
+            inner.forward = _recording(name, inner, traced, generator)
+    module.register_forward_hook(_stop)
+    try:
+        _forward(clone, device)
+    except _Reached:
+        return traced
+    except Exception as error:
+        raise NotUnderstood(
+            f"{type(model).__name__} cannot be run on {TOKENS} tokens to find its heads "
+            f"({type(error).__name__}: {error}); give a mapping from parameter name to mask"
+        ) from error
     raise NotUnderstood(f"the forward of {type(model).__name__} does not call {attention}: give a mask instead")
+
+
+def _owns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
 
 
 def _stop(module: nn.Module, args: Any, output: Any) -> None:
@@ -119,7 +131,8 @@ def _recording(name: str, module: nn.Module, traced: Trace, generator: torch.Gen
         if _is_gain(module, shapes, x, output):
             leaf = torch.ones(shapes[0], dtype=output.dtype, device=output.device, requires_grad=True)
             traced.gains.append(Call(name, x, leaf))
-            return x * leaf
+            # with a gate beside it the norm has to run; alone it would only mix heads through their joint scale
+            return original(x, *args, **named) * leaf if args or named else x * leaf
         leaf = _random(output, generator).requires_grad_()
         traced.projections.append(Call(name, x, leaf))
         return leaf
