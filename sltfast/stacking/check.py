@@ -17,9 +17,9 @@ from sltfast.stacking.pieces import Piece
 from sltfast.stacking.refusal import refusal
 from sltfast.stacking.stack import Stack
 
-MOST_LANES = 3  # compared at once: mixing shows between any two, and the memory stays that of three
 SPREADS = (0.1, 0.01, 0.001)  # relative steps of the weights, the first at which the lanes alone stay finite
 ROUNDINGS = 8.0  # folded and single sums round in different orders: this many times the effect of one rounding of w
+MOST = 8  # lanes compared at once
 Losses = Callable[[nn.Module, Any], Tensor]
 Outcome = tuple[Tensor, Tensor]  # losses [rows, T], total norm of the gradient
 
@@ -27,7 +27,7 @@ Outcome = tuple[Tensor, Tensor]  # losses [rows, T], total norm of the gradient
 def check_stack(stack: Stack, losses: Losses, batch: Any, *, seed: int = 0) -> str | None:
     """Compare the stack with its own model run one lane at a time, with other weights in every lane.
 
-    Up to three lanes, w_l = w* + 0.1·rms(w*)·ξ_l (less where that is not finite), run folded; then each alone, its
+    A few lanes, w_l = w* + 0.1·rms(w*)·ξ_l (less where that is not finite), run folded; then each alone, its
     weights in place of the clone's parameters and no patch in the way. Compared are the losses and the total norm of
     each lane's gradient (single gradients may be exactly zero). The batch is cut to an odd number of rows, and token
     sequences to an odd length.
@@ -50,12 +50,13 @@ def check_stack(stack: Stack, losses: Losses, batch: Any, *, seed: int = 0) -> s
     """
     if (reason := refusal(stack.model)) is not None:
         return reason
-    count = min(MOST_LANES, stack.lanes.count)
+    chosen = _chosen(stack)
+    count = len(chosen)
     batch = _odd(batch, count)
     for spread in SPREADS:
         with isolated_rng(seed, leaves(batch)[0].device), torch.enable_grad():
             trial = {
-                name: [_moved(piece, frozen, count, spread) for piece in stack.pieces[name]]
+                name: [_moved(piece, frozen, chosen, spread) for piece in stack.pieces[name]]
                 for name, frozen in stack.parameters.items()
             }
             with stack.reading(trial, count):
@@ -72,7 +73,7 @@ def _singles(stack: Stack, losses: Losses, batch: Any, trial: Mapping[str, Seque
     try:
         with stack.lifted():
             state = torch.get_rng_state()
-            singles = [_alone(stack, losses, batch, trial, lane) for lane in range(stack.lanes.count)]
+            singles = [_alone(stack, losses, batch, trial, lane) for lane in range(stack.lanes)]
             if not torch.equal(state, torch.get_rng_state()):
                 return "the forward draws random numbers, which lanes alone would draw differently"
             return [*singles, _alone(stack, losses, batch, trial, 0, rounding=True)]
@@ -101,14 +102,24 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _moved(piece: Piece, frozen: Tensor, lanes: int, spread: float) -> Piece:
+def _chosen(stack: Stack) -> list[int]:
+    """The first, middle and last lane, and one of every restriction where lanes differ in what moves (at most 8)."""
+    starts = {piece.span[0] for pieces in stack.pieces.values() for piece in pieces}
+    lanes = sorted(starts | {0, stack.lanes // 2, stack.lanes - 1})
+    return lanes if len(lanes) <= MOST else [lanes[i * (len(lanes) - 1) // (MOST - 1)] for i in range(MOST)]
+
+
+def _moved(piece: Piece, frozen: Tensor, chosen: Sequence[int], spread: float) -> Piece:
     """The piece with a leaf of its own, moved from w* by another step in every lane."""
-    centre = piece.segment.of(frozen).reshape(piece.leaf.shape[1:]).expand(lanes, *piece.leaf.shape[1:])
-    size = spread * centre[0].double().square().mean().sqrt().clamp(min=0.2).item()
+    l0, l1 = piece.span
+    first, last = sum(lane < l0 for lane in chosen), sum(lane < l1 for lane in chosen)
+    own = piece.segment.of(frozen).reshape(piece.leaf.shape[1:])
+    centre = own.expand(last - first, *own.shape)
+    size = spread * own.double().square().mean().sqrt().clamp(min=0.2).item()
     step = (size * torch.randn(centre.shape, device=centre.device, dtype=torch.float32)).to(centre.dtype)
     if piece.segment.mask is not None:
         step = step * piece.segment.mask.to(centre.device).view(centre.shape[1:])
-    return Piece(piece.segment, (centre + step).requires_grad_())
+    return Piece(piece.segment, (centre + step).requires_grad_(), (first, last))
 
 
 def _odd(batch: Any, lanes: int) -> Any:
@@ -127,16 +138,17 @@ def _odd(batch: Any, lanes: int) -> Any:
 
 
 def _folded(stack: Stack, losses: Losses, batch: Any, trial: Mapping[str, Sequence[Piece]]) -> list[Outcome]:
-    count = stack.lanes.count
+    count = stack.lanes
     values = losses(stack.model, stack.expand(batch))
     values = values.reshape(count, -1)
-    moved = [piece.leaf for pieces in trial.values() for piece in pieces]
-    gradients = torch.autograd.grad(values.sum(), moved, allow_unused=True)
-    masks = [piece.segment.mask for pieces in trial.values() for piece in pieces]
+    moved = [piece for pieces in trial.values() for piece in pieces]
+    gradients = torch.autograd.grad(values.sum(), [piece.leaf for piece in moved], allow_unused=True)
     squares = torch.zeros(count, dtype=torch.float64, device=values.device)
-    for gradient, mask in zip(gradients, masks, strict=True):
+    for piece, gradient in zip(moved, gradients, strict=True):
         if gradient is not None:
-            squares += _kept(gradient.reshape(count, -1).double(), mask).square().sum(1)
+            squares[slice(*piece.span)] += (
+                _kept(gradient.double().reshape(len(gradient), piece.segment.numel), piece.segment.mask).square().sum(1)
+            )
     return [*zip(values.detach().double(), squares.sqrt(), strict=True)]
 
 
@@ -183,7 +195,10 @@ def _alone(
 
 
 def _write(piece: Piece, weight: Tensor, moving: Tensor, lane: int) -> None:
-    value = piece.leaf.detach()[lane]
+    first, last = piece.span
+    if not first <= lane < last:
+        return
+    value = piece.leaf.detach()[lane - first]
     if piece.segment.mask is not None:
         weight.copy_(value.view(weight.shape))
         moving.copy_(piece.segment.mask.view(weight.shape))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sltfast.stacking.lanes import Habit
+from sltfast.stacking.pieces import MovingWeight
 from sltfast.stacking.site import Site
 
 
@@ -30,57 +31,86 @@ def _product(site: Site, transposed: bool) -> Callable[..., Tensor]:
     def at(matrix: Tensor) -> Tensor:
         return matrix.mT if transposed else matrix
 
-    frozen = at(site.frozen("weight")) if weight is None else None
-    slices: list[tuple[slice, slice]] = []
-    if weight is not None and not weight.is_whole:
-        still = weight.frozen.clone()
-        for piece in weight.pieces:
-            rows, columns = slice(*piece.segment.rows), slice(*piece.segment.columns)
-            still[rows, columns] = 0
-            slices.append((columns, rows) if transposed else (rows, columns))
-        frozen = at(still)
+    frozen = at(site.frozen("weight") if weight is None else weight.frozen)
+    spots = None if weight is None or weight.is_whole else _spots(weight, frozen.shape, transposed)
 
-    def per_lane(x: Tensor) -> Tensor:
+    def product(x: Tensor) -> Tensor:
         """[L, N, in] to [L, N, out]."""
-        offset = frozen_bias
-        if bias is not None:
-            offset = bias.dense().unsqueeze(1)
-        if frozen is None:
-            assert weight is not None
+        offset = frozen_bias if bias is None else bias.dense().unsqueeze(1)
+        if weight is not None and spots is None:
             matrix = at(weight.dense())
             return torch.bmm(x, matrix) if offset is None else torch.baddbmm(offset, x, matrix)
-        if slices:
-            assert weight is not None
-            y: Tensor = _SlicedProduct.apply(x, frozen, slices, *(at(piece.leaf) for piece in weight.pieces))
-        else:
+        if weight is None or spots is None:
             y = x @ frozen
+        else:
+            places = [Spot(slice(*piece.span), *spot) for piece, spot in zip(weight.pieces, spots, strict=True)]
+            y = _SlicedProduct.apply(x, frozen, places, *(at(piece.leaf) for piece in weight.pieces))
         return y if offset is None else y + offset
 
     def forward(input: Tensor) -> Tensor:
         if habit.folded(input):
-            width = input.shape[-1]
-            y = per_lane(input.reshape(lanes.count, -1, width))
+            y = product(input.reshape(lanes.count, -1, input.shape[-1]))
             return y.view(*input.shape[:-1], y.shape[-1])
         flat = input.reshape(1, -1, input.shape[-1]).expand(lanes.count, -1, -1)
-        y = per_lane(flat)
+        y = product(flat)
         return lanes.spread(y.view(lanes.count, *input.shape[:-1], y.shape[-1]))
 
     return forward
 
 
-class _SlicedProduct(torch.autograd.Function):
-    """y = x W with W = w* outside the slices and the lane's own weights inside them.
+def _spots(
+    weight: MovingWeight, shape: Sequence[int], transposed: bool
+) -> list[tuple[slice | None, slice | None]] | None:
+    """Inputs and outputs of every piece (None for all of them), or None where a piece spans neither."""
+    spots: list[tuple[slice | None, slice | None]] = []
+    for piece in weight.pieces:
+        ends = (piece.segment.columns, piece.segment.rows)
+        inputs, outputs = ends if transposed else ends[::-1]
+        spot = (
+            None if inputs == (0, shape[0]) else slice(*inputs),
+            None if outputs == (0, shape[1]) else slice(*outputs),
+        )
+        if None not in spot:
+            return None
+        spots.append(spot)
+    return spots
 
-    w* is given with zeros in the slices, so the product with it is shared by all lanes and each slice adds its part:
-    y[:, :, o] += x[:, :, i] W_l[i, o]. Gradients reach x and the slices alone.
+
+class Spot(NamedTuple):
+    """Where a piece lies in y = x W: its lanes, and its inputs or its outputs (None for all of them)."""
+
+    lanes: slice
+    inputs: slice | None
+    outputs: slice | None
+
+    def of_outputs(self, y: Tensor) -> Tensor:
+        """The part of [L, N, out] that the piece writes."""
+        y = y[self.lanes]
+        return y if self.outputs is None else y[..., self.outputs]
+
+    def of_inputs(self, x: Tensor) -> Tensor:
+        """The part of [L, N, in] that the piece reads."""
+        x = x[self.lanes]
+        return x if self.inputs is None else x[..., self.inputs]
+
+
+class _SlicedProduct(torch.autograd.Function):
+    """y_l = x_l W_l with W_l = w* except for pieces that span all inputs or all outputs.
+
+    The product with w* is shared by all lanes. A piece of all inputs then replaces its outputs, y[o] = x W_l; one of
+    all outputs has its inputs left out of the shared product (x[i] = 0) and adds x[i] W_l.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, frozen: Tensor, slices: list[tuple[slice, slice]], *leaves: Tensor) -> Tensor:
-        y = x @ frozen
-        for (inputs, outputs), leaf in zip(slices, leaves, strict=True):
-            y[..., outputs].baddbmm_(x[..., inputs], leaf)
-        ctx.slices = slices
+    def forward(ctx: Any, x: Tensor, frozen: Tensor, spots: list[Spot], *leaves: Tensor) -> Tensor:
+        y = _without(x, [spot.of_inputs for spot in spots if spot.inputs is not None]) @ frozen
+        for spot, leaf in zip(spots, leaves, strict=True):
+            target = spot.of_outputs(y)
+            if spot.inputs is None:
+                target.copy_(torch.bmm(x[spot.lanes], leaf))
+            else:
+                target.baddbmm_(spot.of_inputs(x), leaf)
+        ctx.spots = spots
         ctx.save_for_backward(x, frozen, *leaves)
         return y
 
@@ -88,16 +118,34 @@ class _SlicedProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         x, frozen, *leaves = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        to_x = gradient @ frozen.mT if needed[0] else None
+        needed, to_x = ctx.needs_input_grad, None
+        if needed[0]:
+            to_x = _without(gradient, [spot.of_outputs for spot in ctx.spots if spot.inputs is None]) @ frozen.mT
         parts: list[Tensor | None] = []
-        for index, ((inputs, outputs), leaf) in enumerate(zip(ctx.slices, leaves, strict=True)):
-            inner = gradient[..., outputs]
-            if to_x is not None:
-                to_x[..., inputs].baddbmm_(inner, leaf.mT)
-            # formed in the layout of the weight, so that the leaf's gradient is contiguous
-            parts.append(torch.bmm(inner.mT, x[..., inputs]).mT if needed[3 + index] else None)
+        for index, (spot, leaf) in enumerate(zip(ctx.spots, leaves, strict=True)):
+            inner = spot.of_outputs(gradient)
+            if to_x is not None and spot.inputs is None:
+                to_x[spot.lanes].baddbmm_(inner, leaf.mT)
+            elif to_x is not None:
+                spot.of_inputs(to_x).copy_(torch.bmm(inner, leaf.mT))
+            # formed in the layout of the leaf, so that its gradient is contiguous
+            inputs = spot.of_inputs(x)
+            if not needed[3 + index]:
+                parts.append(None)
+            elif leaf.stride(-1) == 1:
+                parts.append(torch.bmm(inputs.mT, inner))
+            else:
+                parts.append(torch.bmm(inner.mT, inputs).mT)
         return to_x, None, None, *parts
+
+
+def _without(x: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """A copy with zeros in the parts; the tensor itself where there are none."""
+    if parts:
+        x = x.clone(memory_format=torch.contiguous_format)
+        for part in parts:
+            part(x).zero_()
+    return x
 
 
 def is_linear(module: nn.Module) -> bool:

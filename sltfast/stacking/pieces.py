@@ -12,10 +12,20 @@ from sltfast.restriction import Segment
 
 
 class Piece(NamedTuple):
-    """One moving piece of a parameter: ``leaf`` [L, *segment.shape] requires grad, and may be a strided view."""
+    """One moving piece of a parameter.
+
+    ``leaf`` [l1 - l0, *segment.shape] requires grad, and may be a strided view; ``lanes`` = (l0, l1) are the lanes in
+    which the piece moves, None for all of them. In the others the parameter stays w* there.
+    """
 
     segment: Segment
     leaf: Tensor
+    lanes: tuple[int, int] | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(l0, l1), the lanes in which it moves."""
+        return (0, len(self.leaf)) if self.lanes is None else self.lanes
 
 
 class MovingWeight:
@@ -23,13 +33,15 @@ class MovingWeight:
 
     Attributes:
         frozen: w*, the parameter's own storage.
-        pieces: what moves of it; the rectangles are disjoint.
+        pieces: what moves of it; within a lane the rectangles are disjoint.
+        is_whole: whether one piece is all of the parameter in every lane (a masked one is: its leaf holds w* where
+            the mask does not move).
     """
 
-    def __init__(self, name: str, parameter: Tensor, pieces: Sequence[Piece]) -> None:
+    def __init__(self, name: str, parameter: Tensor, pieces: Sequence[Piece], lanes: int) -> None:
         self.name, self.frozen, self.pieces = name, parameter.detach(), tuple(pieces)
-        # A masked piece is dense: its leaf holds w* where the mask does not move.
-        self.is_whole = len(pieces) == 1 and (pieces[0].segment.whole or pieces[0].segment.mask is not None)
+        self.lanes = lanes
+        self.is_whole = len(pieces) == 1 and pieces[0].segment.whole and pieces[0].span == (0, lanes)
 
     @property
     def shape(self) -> torch.Size:
@@ -47,8 +59,11 @@ class MovingWeight:
         leaf = self.pieces[0].leaf
         if self.is_whole:
             return leaf if leaf.shape[1:] == self.shape else leaf.reshape(len(leaf), *self.shape)
-        boxes = [(piece.segment.rows, piece.segment.columns) for piece in self.pieces]
-        written: Tensor = _Written.apply(self.frozen, self.grid, boxes, *(piece.leaf for piece in self.pieces))
+        boxes = [
+            (slice(*piece.span), slice(*piece.segment.rows), slice(*piece.segment.columns)) for piece in self.pieces
+        ]
+        shape = (self.lanes, *self.grid)
+        written: Tensor = _Written.apply(self.frozen, shape, boxes, *(piece.leaf for piece in self.pieces))
         return written
 
 
@@ -56,21 +71,17 @@ class _Written(torch.autograd.Function):
     """w* repeated for every lane, with the pieces written over it; gradients go to the pieces alone."""
 
     @staticmethod
-    def forward(ctx: Any, frozen: Tensor, grid: tuple[int, int], boxes: list[Any], *leaves: Tensor) -> Tensor:
-        lanes = len(leaves[0])
+    def forward(ctx: Any, frozen: Tensor, shape: tuple[int, int, int], boxes: list[Any], *leaves: Tensor) -> Tensor:
+        lanes = shape[0]
         dense = frozen.expand(lanes, *frozen.shape).clone(memory_format=torch.contiguous_format)
-        seen = dense.view(lanes, *grid)
-        for ((r0, r1), (c0, c1)), leaf in zip(boxes, leaves, strict=True):
-            seen[:, r0:r1, c0:c1] = leaf.reshape(lanes, r1 - r0, c1 - c0)
-        ctx.grid, ctx.boxes, ctx.shapes = grid, boxes, [leaf.shape for leaf in leaves]
+        seen = dense.view(shape)
+        for box, leaf in zip(boxes, leaves, strict=True):
+            seen[box] = leaf.reshape(seen[box].shape)
+        ctx.shape, ctx.boxes, ctx.shapes = shape, boxes, [leaf.shape for leaf in leaves]
         return dense
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (gradient,) = gradients
-        seen = gradient.reshape(len(gradient), *ctx.grid)
-        parts = [
-            seen[:, r0:r1, c0:c1].reshape(shape)
-            for ((r0, r1), (c0, c1)), shape in zip(ctx.boxes, ctx.shapes, strict=True)
-        ]
+        seen = gradients[0].reshape(ctx.shape)
+        parts = [seen[box].reshape(shape) for box, shape in zip(ctx.boxes, ctx.shapes, strict=True)]
         return None, None, None, *parts

@@ -31,17 +31,17 @@ class Stack:
 
     Attributes:
         model: the clone.
-        lanes: the lanes, with B of the batch last expanded.
+        folding: how lanes and rows fold, with B of the batch last expanded.
 
     Raises:
         KeyError: a name that is no parameter of the clone.
-        ValueError: a leaf whose shape is not [L, *segment.shape], or no weights at all.
+        ValueError: a leaf whose shape is not [L, *segment.shape], lanes that do not exist, or no weights at all.
     """
 
     def __init__(
         self, clone: nn.Module, weights: Mapping[str, Sequence[Piece]], lanes: int, units: Collection[str] = ()
     ) -> None:
-        self.model, self.lanes = clone, Lanes(lanes)
+        self.model, self.folding = clone, Lanes(lanes)
         parameters = dict(clone.named_parameters())
         self._moving: dict[int, MovingWeight] = {}
         for name, pieces in weights.items():
@@ -49,7 +49,7 @@ class Stack:
                 raise KeyError(f"no parameter {name!r} in {type(clone).__name__}, which has {sorted(parameters)}")
             for piece in pieces:
                 _check(name, piece, lanes)
-            self._moving[id(parameters[name])] = MovingWeight(name, parameters[name], pieces)
+            self._moving[id(parameters[name])] = MovingWeight(name, parameters[name], pieces, lanes)
         if not self._moving:
             raise ValueError("no weights move: give at least one parameter with its pieces")
         self._units = set(units)
@@ -63,6 +63,11 @@ class Stack:
         self._patch()
 
     @property
+    def lanes(self) -> int:
+        """L."""
+        return self.folding.count
+
+    @property
     def rungs(self) -> dict[str, str]:
         """The rung of every patched module by name: "registry", "vmap" or "loop"."""
         return {**self._rules, **{name: unit.rung for name, unit in self._running.items()}}
@@ -74,7 +79,7 @@ class Stack:
 
     def expand(self, batch: Any) -> Any:
         """The batch (any nesting of tensors [B, …]) repeated for every lane: [L·B, …], row l·B + b is row b."""
-        return self.lanes.expand(batch)
+        return self.folding.expand(batch)
 
     def lane_weights(self, parameter: Tensor) -> Tensor | None:
         """[L, *shape] of a parameter, given as its module holds it now; None where all lanes share it."""
@@ -107,16 +112,16 @@ class Stack:
     @contextmanager
     def reading(self, pieces: Mapping[str, Sequence[Piece]], lanes: int) -> Iterator[None]:
         """Read other leaves of the same segments for a while, in ``lanes`` lanes."""
-        before, count, batch = self.pieces, self.lanes.count, self.lanes.batch
-        self.lanes.count, self.lanes.asking = lanes, True
+        before, count, batch = self.pieces, self.folding.count, self.folding.batch
+        self.folding.count, self.folding.asking = lanes, True
         try:
             for weight in self._moving.values():
-                weight.pieces = tuple(pieces[weight.name])
+                weight.pieces, weight.lanes = tuple(pieces[weight.name]), lanes
             yield
         finally:
-            self.lanes.count, self.lanes.batch, self.lanes.asking = count, batch, False
+            self.folding.count, self.folding.batch, self.folding.asking = count, batch, False
             for weight in self._moving.values():
-                weight.pieces = before[weight.name]
+                weight.pieces, weight.lanes = before[weight.name], count
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -187,7 +192,7 @@ class Stack:
         done[id(module)] = name
         if rule is not None:
             self._rules[name] = "registry"
-            self._replace(module, rule(Site(module, name, own, self.lanes)))
+            self._replace(module, rule(Site(module, name, own, self.folding)))
         for key, child in module.named_children():
             self._walk(child, f"{name}.{key}" if name else key, done)
 
@@ -204,7 +209,7 @@ class Stack:
                 if id(weight) in self._moving:
                     weights.setdefault(id(weight), self._moving[id(weight)])
                     slots.append((below._parameters, key, [*weights].index(id(weight))))
-        unit = Unit(name, module.forward, [*weights.values()], slots, self.lanes)
+        unit = Unit(name, module.forward, [*weights.values()], slots, self.folding)
         self._running[name] = unit
         self._replace(module, unit)
 
@@ -233,9 +238,11 @@ def _below(name: str, unit: str) -> bool:
 
 
 def _check(name: str, piece: Piece, lanes: int) -> None:
-    expected = (lanes, *piece.segment.shape)
-    got: Tensor = piece.leaf
-    if tuple(got.shape) != expected and piece.segment.mask is None:
+    first, last = piece.lanes if piece.lanes is not None else (0, lanes)
+    if not 0 <= first < last <= lanes:
         raise ValueError(
-            f"the leaf of {name!r} must have shape {expected} ([L, *segment.shape]), got {tuple(got.shape)}"
+            f"lanes of a piece of {name!r} must be (l0, l1) with 0 <= l0 < l1 <= {lanes}, got {piece.lanes}"
         )
+    expected, got = (last - first, *piece.segment.shape), tuple(piece.leaf.shape)
+    if got != expected:
+        raise ValueError(f"leaf of {name!r} must have shape {expected} ([lanes, *segment.shape]), got {got}")

@@ -37,8 +37,10 @@ def lane_weights(model: nn.Module, stack: Stack, lane: int) -> dict[str, Tensor]
     for name, pieces in stack.pieces.items():
         weight = parameters[name].detach().clone()
         for piece in pieces:
-            block = piece.segment.of(weight)
-            block.copy_(piece.leaf.detach()[lane].reshape(block.shape))
+            first, last = piece.span
+            if first <= lane < last:
+                block = piece.segment.of(weight)
+                block.copy_(piece.leaf.detach()[lane - first].reshape(block.shape))
         weights[name] = weight.requires_grad_()
     return weights
 
@@ -59,7 +61,7 @@ def assert_lanes_exact(
     model: nn.Module, stack: Stack, losses: Callable[[Any, Any], Tensor], batch: Any, rows: int
 ) -> None:
     """Losses and every leaf's gradient, lane by lane, against the lane alone."""
-    lanes = stack.lanes.count
+    lanes = stack.lanes
     folded = losses(stack.model, stack.expand(batch)).reshape(lanes * rows, -1)
     upstream = torch.randn(folded.shape, generator=torch.Generator().manual_seed(5), dtype=folded.dtype)
     leaves = [piece.leaf for pieces in stack.pieces.values() for piece in pieces]
@@ -76,13 +78,16 @@ def assert_lanes_exact(
         norm += size
         for (name, pieces), gradient in zip(stack.pieces.items(), expected, strict=True):
             for piece, got in zip(pieces, found[name], strict=True):
+                first, last = piece.span
+                if not first <= lane < last:
+                    continue
                 if gradient is None:
                     assert got is None or not got.any()
                     continue
                 mine = piece.segment.of(gradient)
                 assert got is not None
                 assert got.shape == piece.leaf.shape
-                theirs = got[lane].reshape(mine.shape)
+                theirs = got[lane - first].reshape(mine.shape)
                 if piece.segment.mask is not None:
                     mask = piece.segment.mask.view(mine.shape)
                     mine, theirs = mine * mask, theirs * mask

@@ -62,7 +62,7 @@ def test_check_leaves_leaves_and_clone_alone() -> None:
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(leaves, before, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), star, strict=True))
     assert torch.equal(state, torch.get_rng_state())
-    assert stack.lanes.count == 4
+    assert stack.lanes == 4
 
 
 def test_steps_in_place_show_in_the_next_forward() -> None:
