@@ -38,8 +38,7 @@ def _product(site: Site, transposed: bool) -> Callable[..., Tensor]:
         """[L, N, in] to [L, N, out]."""
         offset = frozen_bias if bias is None else bias.dense().unsqueeze(1)
         if weight is not None and spots is None:
-            matrix = at(weight.dense())
-            return torch.bmm(x, matrix) if offset is None else torch.baddbmm(offset, x, matrix)
+            return _Product.apply(x, weight.dense(), offset, transposed)
         if weight is None or spots is None:
             y = x @ frozen
         else:
@@ -92,6 +91,29 @@ class Spot(NamedTuple):
         """The part of [L, N, in] that the piece reads."""
         x = x[self.lanes]
         return x if self.inputs is None else x[..., self.inputs]
+
+
+class _Product(torch.autograd.Function):
+    """y_l = x_l W_l + b_l, with the gradient of W formed in W's own layout: a leaf takes it without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, offset: Tensor | None, transposed: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.transposed, ctx.offset = transposed, None if offset is None else offset.shape
+        matrix = weight.mT if transposed else weight
+        return torch.bmm(x, matrix) if offset is None else torch.baddbmm(offset, x, matrix)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,), (x, weight) = gradients, ctx.saved_tensors
+        to_x = to_weight = to_offset = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.bmm(gradient, weight if ctx.transposed else weight.mT)
+        if ctx.needs_input_grad[1]:
+            to_weight = torch.bmm(gradient.mT, x) if ctx.transposed else torch.bmm(x.mT, gradient)
+        if ctx.needs_input_grad[2]:
+            to_offset = gradient.sum(1, keepdim=True).sum_to_size(ctx.offset)
+        return to_x, to_weight, to_offset, None
 
 
 class _SlicedProduct(torch.autograd.Function):
