@@ -57,7 +57,9 @@ def run_chains(
     """Sample every restriction over the same batches; see ``sltfast.sample``.
 
     Args:
-        model, dataset, observables: as ``sltfast.sample``.
+        model: as ``sltfast.sample``.
+        dataset: as ``sltfast.sample``.
+        observables: as ``sltfast.sample``.
         wanted: restrictions by name.
         config: settings of the sampler, those of every restriction.
         request: everything else.
@@ -186,7 +188,7 @@ def _without_logits(
     stream: BatchStream,
     precision: str | None,
 ) -> str:
-    """Let a language model's losses come from hidden states, where it proves that they can; returns why not, else ""."""
+    """Let a language model's losses come from hidden states, where it proves that they can; returns why not."""
     device = next(clone.parameters()).device
     parameters = dict(clone.named_parameters())
     moving = [parameters[s.name] for restriction in restrictions.values() for s in restriction.segments]

@@ -50,7 +50,8 @@ def start_values(
     Args:
         baseline: losses at w*.
         at_init: float64 [streams, steps], those of the mini-batches.
-        config, observables: the run's.
+        config: the run's.
+        observables: the run's.
         dataset_loss: whether L(w*) over the whole data set is among them.
     """
 

@@ -299,8 +299,8 @@ SCRIPT = """
         return regression_loss(model, batch)
 
     print("ready", flush=True)
-    tree = sltfast.sample(Mlp(), regression_data(), loss_fn=slow, output_path={path!r}, progress=False, engine={engine!r},
-        **{settings!r})
+    where = dict(output_path={path!r}, progress=False, engine={engine!r})
+    tree = sltfast.sample(Mlp(), regression_data(), loss_fn=slow, **where, **{settings!r})
     print("complete", flush=True)
 """
 

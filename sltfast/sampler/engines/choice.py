@@ -47,7 +47,8 @@ def choose(
 
     Args:
         requested: "auto" or an engine's name.
-        config, model: the run's.
+        config: the run's.
+        model: the run's.
         build: makes an engine of a few lanes by name.
         disagreement: says how it differs from one chain (``agreement.disagreement``).
 
