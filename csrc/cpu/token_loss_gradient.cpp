@@ -1,5 +1,5 @@
-// sltfast::native_token_loss_backward and native_token_loss_with_gradient on the CPU. A slab of
-// logits, some tokens by some of the vocabulary, becomes the gradient D of the loss by them; then
+// sltfast::native_token_loss_backward on the CPU. A slab of logits, some tokens by some of the
+// vocabulary, becomes the gradient D of the loss by them; then
 //   dH = D·W,  dW = Dᵀ·H,  db = Dᵀ·1.
 // Every block of a result has one owner and slabs follow each other, so sums do not depend on
 // threads.
@@ -9,12 +9,12 @@
 
 #include "share_work.h"
 #include "token_loss_rows.h"
+#include "token_loss_weights.h"
 
 namespace sltfast {
 namespace {
 
 constexpr int64_t kResidentSlab = 1 << 21;  // values: 8 MiB, of the order of an outer cache
-constexpr int64_t kWholeRowSlab = 1 << 24;  // 64 MiB: long enough products with whole rows
 constexpr int64_t kSlabRows = 2048;
 
 struct Wanted {
@@ -28,17 +28,16 @@ struct Region {
 
 class GradientPass {
  public:
-  // A slab spans the vocabulary where the logsumexp is still to be found. `weights`: ρ, [C, N].
-  GradientPass(const TokenLossProblem& problem, const Tensor& like, Wanted wanted, bool whole_rows,
+  // `weights`: ρ, [C, N].
+  GradientPass(const TokenLossProblem& problem, const Tensor& like, Wanted wanted,
                const double* weights)
       : p(problem), wanted_(wanted), weights_(weights), tile_(p.tiling()) {
     const int64_t tokens = std::max<int64_t>(p.tokens, 1);
     const int64_t vocabulary = std::max<int64_t>(p.vocabulary, 1);
-    rows_ = whole_rows ? std::max<int64_t>(kWholeRowSlab / vocabulary, 32) : kSlabRows;
-    rows_ = blocks_of(tokens, blocks_of(tokens, rows_));
+    rows_ = blocks_of(tokens, blocks_of(tokens, kSlabRows));
     tile_.rows = blocks_of(rows_, blocks_of(rows_, tile_.rows));
     const int64_t resident = std::max(kResidentSlab / rows_ / tile_.columns, int64_t{1});
-    columns_ = whole_rows ? vocabulary : std::min(resident * tile_.columns, vocabulary);
+    columns_ = std::min(resident * tile_.columns, vocabulary);
     const int64_t tiles = blocks_of(rows_, tile_.rows) * blocks_of(columns_, tile_.columns);
     workers_ = p.workers(tiles, rows_ * columns_ * p.depth);
     const auto zeros = [&](bool is_wanted, std::vector<int64_t> shape) {
@@ -58,30 +57,8 @@ class GradientPass {
 
   void backward(const double* lse) {
     each_slab([&](const Region& slab) {
-      form_products(slab, [&](const Region& part, const LogitTile& tile) {
-        differentiate(part, tile, false, lse);
-      });
-    });
-  }
-
-  void with_loss(const Tensor& loss) {
-    const int64_t across = blocks_of(p.vocabulary, tile_.columns);
-    std::vector<double> lse(p.chains * p.tokens);
-    each_slab([&](const Region& slab) {
-      RowSums sums(slab.rows, across);
-      form_products(slab, [&](const Region& part, const LogitTile& tile) {
-        sums.reduce(tile, p.is_double(), part.n - slab.n, part.v / tile_.columns);
-      });
-      for (int64_t i = 0; i < slab.rows; ++i) {
-        if (!p.counts(slab.c, slab.n + i)) continue;
-        const int64_t row = slab.c * p.tokens + slab.n + i;
-        const TokenLoss token = sums.finish(i);
-        lse[row] = token.lse;
-        store_loss(p, loss, row, token.loss);
-      }
-      each_tile(slab, [&](int64_t, const Region& part, const Matrices& values) {
-        differentiate(part, p.logits(part.c, part.n, part.v, values), true, lse.data());
-      });
+      form_products(
+          slab, [&](const Region& part, const LogitTile& tile) { differentiate(part, tile, lse); });
     });
   }
 
@@ -147,12 +124,10 @@ class GradientPass {
     });
   }
 
-  void differentiate(const Region& part, const LogitTile& tile, bool logits,
-                     const double* lse) const {
+  void differentiate(const Region& part, const LogitTile& tile, const double* lse) const {
     const int64_t row = part.c * p.tokens + part.n;
     const TokenLossKernels& k = kernels<TokenLossKernels>();
-    (p.is_double() ? k.gradient_f64 : k.gradient_f32)(tile, logits, p.rounded, lse + row,
-                                                      weights_ + row);
+    (p.is_double() ? k.gradient_f64 : k.gradient_f32)(tile, p.rounded, lse + row, weights_ + row);
   }
 
   // Adds a slab's D to dW and db, in blocks of the vocabulary, and to dH, in blocks of tokens.
@@ -196,34 +171,6 @@ class GradientPass {
   }
 };
 
-// ρ in double; 0 where a token does not count.
-std::vector<double> weights_of(const TokenLossProblem& p, const Tensor& weights, const char* name) {
-  STD_TORCH_CHECK(weights.is_cpu() && weights.dim() == 2 && weights.size(0) == p.chains &&
-                      weights.size(1) == p.tokens && weights.scalar_type() == p.computed,
-                  name, " must be [C, N] on the CPU, of the loss's dtype");
-  const Tensor dense = torch::stable::contiguous(weights);
-  std::vector<double> out(p.chains * p.tokens);
-  for (int64_t i = 0; i < p.chains * p.tokens; ++i)
-    if (p.counts(i / p.tokens, i % p.tokens))
-      out[i] = p.is_double() ? dense.const_data_ptr<double>()[i] : dense.const_data_ptr<float>()[i];
-  return out;
-}
-
-// Σ ρ·ℓ; a weight of 0 leaves its token out, whatever its loss.
-double weighted_sum(const TokenLossProblem& p, const Tensor& loss, const std::vector<double>& rho) {
-  const void* data = loss.const_data_ptr();
-  double sum = 0;
-  for (size_t i = 0; i < rho.size(); ++i)
-    if (rho[i] != 0)
-      sum += rho[i] * (p.is_double() ? static_cast<const double*>(data)[i]
-                                     : static_cast<const float*>(data)[i]);
-  return sum;
-}
-
-Tensor rounded_to(const TokenLossProblem& p, const Tensor& t) {
-  return p.given == p.computed ? t : torch::stable::to(t, p.given);
-}
-
 std::tuple<Tensor, Tensor, Tensor> token_loss_backward(
     Tensor dloss, Tensor hidden, Tensor unembedding, std::optional<Tensor> bias, Tensor targets,
     Tensor lse, int64_t ignore_index, double scale, double softcap, std::string precision,
@@ -236,28 +183,10 @@ std::tuple<Tensor, Tensor, Tensor> token_loss_backward(
   STD_TORCH_CHECK(bias || !needs_bias, "there is no bias to differentiate by");
   const std::vector<double> weights = weights_of(p, dloss, "dloss");
   const Tensor dense = torch::stable::contiguous(lse);
-  GradientPass pass(p, hidden, {needs_hidden, needs_unembedding, needs_bias}, false,
-                    weights.data());
+  GradientPass pass(p, hidden, {needs_hidden, needs_unembedding, needs_bias}, weights.data());
   if (needs_hidden || needs_unembedding || needs_bias)
     pass.backward(dense.const_data_ptr<double>());
   return {rounded_to(p, pass.dhidden), rounded_to(p, pass.dunembedding), rounded_to(p, pass.dbias)};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> token_loss_with_gradient(
-    Tensor hidden, Tensor unembedding, std::optional<Tensor> bias, Tensor targets, Tensor weights,
-    int64_t ignore_index, double scale, double softcap, std::string precision,
-    bool needs_unembedding, bool needs_bias) {
-  const TokenLossProblem p(hidden, unembedding, bias, targets, ignore_index, scale, softcap,
-                           precision);
-  STD_TORCH_CHECK(bias || !needs_bias, "there is no bias to differentiate by");
-  const std::vector<double> rho = weights_of(p, weights, "weights");
-  const Tensor loss = torch::stable::new_zeros(hidden, {p.chains, p.tokens}, p.computed);
-  GradientPass pass(p, hidden, {true, needs_unembedding, needs_bias}, true, rho.data());
-  pass.with_loss(loss);
-  const Tensor total = torch::stable::new_empty(hidden, {}, p.computed);
-  torch::stable::fill_(total, weighted_sum(p, loss, rho));
-  return {total, loss, rounded_to(p, pass.dhidden), rounded_to(p, pass.dunembedding),
-          rounded_to(p, pass.dbias)};
 }
 
 }  // namespace
@@ -265,5 +194,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> token_loss_with_gradient(
 
 STABLE_TORCH_LIBRARY_IMPL(sltfast, CPU, m) {
   m.impl("native_token_loss_backward", TORCH_BOX(&sltfast::token_loss_backward));
-  m.impl("native_token_loss_with_gradient", TORCH_BOX(&sltfast::token_loss_with_gradient));
 }

@@ -83,6 +83,47 @@ void reduce(const LogitTile& tile, double* parts, int64_t stride, double* at_tar
   }
 }
 
+template <class L>
+void scale_row(typename L::Value* row, int64_t count, typename L::Value factor) {
+  const typename L::Real factors = L::broadcast(factor);
+  int64_t i = 0;
+  for (; i + L::width <= count; i += L::width) L::store(row + i, factors * L::load(row + i));
+  for (; i < count; ++i) row[i] *= factor;
+}
+
+// exp(z − shift) of a row of logits z, times (dz/da)/κ where `Capped`; returns the sum without
+// that.
+template <class L, bool Capped>
+double exponentials_of(const LogitTile& tile, typename L::Value* row, typename L::Value shift) {
+  using T = typename L::Value;
+  using One = Scalar<T>;
+  // κ = 1: the factor is left to whoever takes the sums
+  const LogitRule<L> rule(1, tile.softcap);
+  const LogitRule<One> tail_rule(1, tile.softcap);
+  typename L::Real s[kUnroll];
+  for (auto& lanes : s) lanes = L::broadcast(0);
+  const typename L::Real shifts = L::broadcast(shift);
+  const auto visit = [&](int64_t i, typename L::Real& sum) {
+    const typename L::Real z = L::load(row + i);
+    typename L::Real e = exponential<L>(z - shifts);
+    sum = sum + e;
+    if constexpr (Capped) e = e * rule.slope(z);
+    L::store(row + i, e);
+  };
+  int64_t i = 0;
+  for (; i + kUnroll * L::width <= tile.columns; i += kUnroll * L::width)
+#pragma GCC unroll 4
+    for (int k = 0; k < kUnroll; ++k) visit(i + k * L::width, s[k]);
+  for (; i + L::width <= tile.columns; i += L::width) visit(i, s[0]);
+  double sum = L::sum((s[0] + s[1]) + (s[2] + s[3]));
+  for (; i < tile.columns; ++i) {
+    const T z = row[i], e = exponential<One>(z - shift);
+    sum += e;
+    row[i] = Capped ? e * tail_rule.slope(z) : e;
+  }
+  return sum;
+}
+
 // lse in two values of the tile's type: z − high is exact near the maximum, and low mends high.
 template <class T>
 struct Split {
@@ -111,7 +152,7 @@ struct Slope {
   }
 };
 
-template <class L, bool Logits>
+template <class L>
 void gradient_row(const LogitTile& tile, typename L::Value* row, int64_t target, double lse,
                   double rho) {
   using T = typename L::Value;
@@ -121,14 +162,12 @@ void gradient_row(const LogitTile& tile, typename L::Value* row, int64_t target,
   const Slope<L> slope(tile, split, weight);
   const Slope<One> tail(tile, split, weight);
   const T* bias = static_cast<const T*>(tile.bias);
-  const auto logit = [&](int64_t i) {
-    return Logits ? row[i] : logit_at<One>(tail.rule, row, bias, i);
-  };
+  const auto logit = [&](int64_t i) { return logit_at<One>(tail.rule, row, bias, i); };
   const bool here = target >= 0 && target < tile.columns;
   const T at_target = here ? logit(target) : 0;
   int64_t i = 0;
   for (; i + L::width <= tile.columns; i += L::width)
-    L::store(row + i, slope(Logits ? L::load(row + i) : logit_at<L>(slope.rule, row, bias, i)));
+    L::store(row + i, slope(logit_at<L>(slope.rule, row, bias, i)));
   for (; i < tile.columns; ++i) row[i] = tail(logit(i));
   if (here) row[target] = weight * (tail.probability(at_target) - 1) * tail.rule.slope(at_target);
 }
@@ -140,19 +179,62 @@ void round_row(T* row, int64_t count) {
 }
 
 template <class L>
-void gradient(const LogitTile& tile, bool logits, bool rounded, const double* lse,
-              const double* weights) {
+void gradient(const LogitTile& tile, bool rounded, const double* lse, const double* weights) {
   using T = typename L::Value;
   for (int64_t r = 0; r < tile.rows; ++r) {
     T* row = static_cast<T*>(tile.values) + r * tile.stride;
     const int64_t target = tile.targets[r] - tile.first;
     if (weights[r] == 0)
       for (int64_t i = 0; i < tile.columns; ++i) row[i] = 0;
-    else if (logits)
-      gradient_row<L, true>(tile, row, target, lse[r], weights[r]);
     else
-      gradient_row<L, false>(tile, row, target, lse[r], weights[r]);
+      gradient_row<L>(tile, row, target, lse[r], weights[r]);
     if (rounded) round_row(row, tile.columns);
+  }
+}
+
+template <class L>
+void exponentiate(const LogitTile& tile, bool rounded, const RunningRows& sums) {
+  using T = typename L::Value;
+  const bool rewrite = tile.bias || tile.scale != 1 || tile.softcap > 0;
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    T* row = static_cast<T*>(tile.values) + r * tile.stride;
+    T& shift = static_cast<T*>(sums.shifts)[r];
+    const T largest = rewrite ? largest_of<L, true>(tile, row) : largest_of<L, false>(tile, row);
+    const int64_t at = tile.targets[r] - tile.first;
+    if (at >= 0 && at < tile.columns) sums.at_target[r] = row[at];
+    if (largest > shift) {
+      if (sums.products && shift > -__builtin_inf())
+        scale_row<L>(static_cast<T*>(sums.products) + r * sums.depth, sums.depth,
+                     exponential<Scalar<T>>(shift - shift_of(largest)));
+      shift = largest;
+    }
+    const T from = shift_of(shift);
+    sums.parts[r * sums.stride] = shift;
+    sums.parts[r * sums.stride + 1] = tile.softcap > 0 ? exponentials_of<L, true>(tile, row, from)
+                                                       : exponentials_of<L, false>(tile, row, from);
+    if (sums.weights[r] == 0)
+      for (int64_t i = 0; i < tile.columns; ++i) row[i] = 0;
+    if (rounded) round_row(row, tile.columns);
+  }
+}
+
+template <class L>
+void combine(const void* from, int64_t stride, int64_t terms, const double* factors, int64_t count,
+             void* to) {
+  using T = typename L::Value;
+  const T* rows = static_cast<const T*>(from);
+  T* sum = static_cast<T*>(to);
+  int64_t i = 0;
+  for (; i + L::width <= count; i += L::width) {
+    typename L::Real s = L::broadcast(0);
+    for (int64_t k = 0; k < terms; ++k)
+      s = L::fma(L::broadcast(static_cast<T>(factors[k])), L::load(rows + k * stride + i), s);
+    L::store(sum + i, s);
+  }
+  for (; i < count; ++i) {
+    T s = 0;
+    for (int64_t k = 0; k < terms; ++k) s += static_cast<T>(factors[k]) * rows[k * stride + i];
+    sum[i] = s;
   }
 }
 
@@ -195,9 +277,10 @@ void tangent_of(const float* from, int64_t count, float* to) {
 
 const TokenLossKernels& SLT_KERNELS_OF(SLT_ISA)(const TokenLossKernels*) {
   using Double = Scalar<double>;
-  static const TokenLossKernels kernels{reduce<Lanes>,    reduce<Double>, gradient<Lanes>,
-                                        gradient<Double>, widen_bf16,     widen_f16,
-                                        round_bf16,       exponential_of, tangent_of};
+  static const TokenLossKernels kernels{
+      reduce<Lanes>,        reduce<Double>, gradient<Lanes>, gradient<Double>, exponentiate<Lanes>,
+      exponentiate<Double>, combine<Lanes>, combine<Double>, widen_bf16,       widen_f16,
+      round_bf16,           exponential_of, tangent_of};
   return kernels;
 }
 

@@ -37,6 +37,12 @@ class TokenLossProblem {
   bool any_counts(int64_t c, int64_t n, int64_t count) const;
   bool shares_unembedding() const { return unembedding_.size(0) == 1; }
   bool shares_bias() const { return !bias_ || bias_->size(0) == 1; }
+  int64_t target(int64_t c, int64_t n) const { return targets_data_[c * tokens + n]; }
+  double scale() const { return scale_; }
+  // dz/da at a logit.
+  double slope(double z) const {
+    return softcap_ > 0 ? scale_ * (1 - z / softcap_ * (z / softcap_)) : scale_;
+  }
   bool is_double() const { return computed == ScalarType::Double; }
 
   Matrices hidden(int64_t c, int64_t n, int64_t count) const;  // [count, d]

@@ -27,6 +27,20 @@ class RowSums {
                                               2 * across_, &at_target_[row]);
   }
 
+  // Turns a tile of products into exponentials (`TokenLossKernels::exponentiate`).
+  void exponentiate(const LogitTile& tile, bool is_double, bool rounded, RunningRows running,
+                    int64_t row, int64_t block) {
+    running.parts = &parts_[2 * (row * across_ + block)];
+    running.stride = 2 * across_;
+    running.at_target = &at_target_[row];
+    const TokenLossKernels& k = kernels<TokenLossKernels>();
+    (is_double ? k.exponentiate_f64 : k.exponentiate_f32)(tile, rounded, running);
+  }
+
+  // What a tile's exponentials of a row are relative to.
+  double shift_at(int64_t row, int64_t block) const { return parts_[2 * (row * across_ + block)]; }
+  double at_target(int64_t row) const { return at_target_[row]; }
+
   // Merged in the order of the vocabulary, whatever thread reduced what.
   TokenLoss finish(int64_t row) const {
     Partial sum{-std::numeric_limits<double>::infinity(), 0};

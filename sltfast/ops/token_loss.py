@@ -13,9 +13,10 @@ from sltfast.ops.registration import LIBRARY
 from sltfast.ops.running import run
 from sltfast.ops.token_loss_arguments import check_rows, check_shapes, check_token_loss, computed_dtype
 
-DENSE_LOGITS = {False: 1 << 16, True: 1 << 17}
-"""Up to how many logits PyTorch's own cross-entropy of all of them is the faster on a CPU, by whether a gradient is
-asked for: then it saves the product that forms the logits again. From benchmarks/results/token_loss.csv."""
+DENSE_LOGITS = {False: 1 << 17, True: 1 << 20}
+"""Up to how many logits PyTorch's own cross-entropy of all of them is the faster on a CPU without `token_weights`, by
+whether a gradient is asked for: then it saves the product that forms the logits again, 4 MiB of logits at most. With
+`token_weights` the op is the faster but for some 50 µs a call."""
 
 
 class WeightedTokenLoss(NamedTuple):
@@ -105,8 +106,37 @@ def token_loss(
         losses = run(op, check_token_loss, (hidden, unembedding, bias, targets, *rest))[0]
         return WeightedTokenLoss(torch.where(weights != 0, weights * losses, 0).sum(), losses.view(given))
     arguments = (hidden, unembedding, bias, targets, weights, *rest, *needs)
-    total, losses, *_ = run(op, _check_weighted, arguments)
+    if torch.compiler.is_compiling():
+        total, losses, *_ = op(*arguments)
+    else:
+        total, losses = _Weighted.apply(op, *arguments)
     return WeightedTokenLoss(total, losses.view(given))
+
+
+class _Weighted(torch.autograd.Function):
+    """`token_loss_with_gradient`, whose gradients go on to the leaves as they are, without a copy as large as they."""
+
+    @staticmethod
+    def forward(ctx: Any, op: Callable[..., Any], *arguments: Any) -> tuple[Tensor, Tensor]:
+        total, losses, *ctx.gradients = run(op, _check_weighted, arguments)
+        ctx.op, ctx.rest = op, arguments[5:]
+        ctx.save_for_backward(*arguments[:5])
+        ctx.mark_non_differentiable(losses)
+        return total, losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dtotal: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if (
+            gradients is None
+        ):  # a second time through a graph that was retained: the first gradients are the leaves' now
+            gradients = ctx.op(*ctx.saved_tensors, *ctx.rest)[2:]
+        is_one = dtotal.device.type == "cpu" and float(dtotal) == 1.0  # on a GPU asking would wait for the device
+        if not is_one:
+            gradients = [g.mul_(dtotal) for g in gradients]
+        needs = ctx.needs_input_grad[1:4]
+        return None, *(g if need else None for g, need in zip(gradients, needs, strict=True)), *[None] * 8
 
 
 def _dense_is_faster(hidden: Tensor, unembedding: Tensor, bias: Tensor | None, precision: str) -> bool:

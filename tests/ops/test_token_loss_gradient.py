@@ -128,6 +128,27 @@ def test_extreme_logits(kind, level) -> None:
     torch.testing.assert_close(bias[0], expected, rtol=16 * UNIT, atol=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("last", [200.0, -200.0])
+def test_logits_that_rise_along_the_vocabulary(kind, last) -> None:
+    case = make_case(70, 8, 4096, chains=2, own_weights=True, bias=True)
+    case.bias += torch.linspace(0, last, 4096)
+    check(case, kind)
+
+
+def test_a_retained_graph_gives_its_gradients_again() -> None:
+    case = make_case(30, 4, 300, bias=True)
+    expected = case.with_gradient("native, weighted")[1:]
+    leaves = [t.clone().requires_grad_() for t in case.parameters()]
+    total = (
+        replace(case, hidden=leaves[0], unembedding=leaves[1], bias=leaves[2]).loss(token_weights=case.weights).total
+    )
+    total.backward(retain_graph=True)
+    assert all(torch.equal(t.grad, e) for t, e in zip(leaves, expected, strict=True))
+    total.backward()
+    assert all(torch.equal(t.grad, 2 * e) for t, e in zip(leaves, expected, strict=True))
+
+
 def test_the_weighted_total_scales_with_what_follows_it() -> None:
     case = make_case(20, 4, 40)
     expected = case.with_gradient("native")[1:]
