@@ -81,8 +81,8 @@ def sample(
         lr: step size ε > 0.
         n_beta: inverse temperature nβ >= 0 of the mean loss (see ``default_nbeta``).
         loss_fn: ``loss_fn(model, batch) -> losses`` of shape [B] or [B, T], or a pair (losses, weights).
-        param_masks: which coordinates move: None (all that require gradients), names or glob patterns, or
-            ``{name: mask}``.
+        param_masks: which coordinates move: None (all that require gradients), names of parts
+            (``"l0h1"``, see ``create_param_masks``) or parameters, glob patterns, or ``{name: mask}``.
         num_chains: independent chains C, differing in their noise.
         num_draws: states recorded of each chain.
         num_burnin_steps: steps before the first draw.

@@ -71,6 +71,43 @@ def test_a_parameter_goes_before_a_part_of_the_same_name():
     assert Restriction.of(model, "all").numel == 11
 
 
+def test_embedding_and_unembedding_of_transformer_lens():
+    model = lens()
+    assert create_param_masks(model, "embed") == {"embed.W_E": None}
+    assert create_param_masks(model, "unembed") == {"unembed.W_U": None, "unembed.b_U": None}
+
+
+class Towers(nn.Module):
+    """Two stacks of blocks, of which one is the decoder."""
+
+    def __init__(self, depths, decoder):
+        super().__init__()
+        self.first, self.second = (nn.ModuleDict({"layers": self.blocks(depth)}) for depth in depths)
+        self.decoder = decoder
+
+    def blocks(self, depth):
+        return nn.ModuleList([Block(8, 2) for _ in range(depth)])
+
+    def get_decoder(self):
+        return getattr(self, self.decoder)
+
+
+class Sized(Towers):
+    class config:
+        num_hidden_layers = 3
+
+
+def test_of_two_stacks_the_decoder_or_the_one_of_the_config_is_meant():
+    of_decoder = create_param_masks(Towers((2, 2), "second"), "l1h0")
+    assert {name.split(".attn")[0] for name in of_decoder} == {"second.layers.1"}
+    of_config = create_param_masks(Sized((3, 2), "second"), "l2h1")
+    assert {name.split(".attn")[0] for name in of_config} == {"first.layers.2"}
+    one = Towers((1, 2), "first")
+    one.get_decoder = None
+    with pytest.raises(NotUnderstood, match=r"several lists \('first\.layers', 'second\.layers'\)"):
+        create_param_masks(one, "l0")
+
+
 def test_names_of_a_model():
     assert names_of(ARCHITECTURES["llama_gqa"].make())[:12] == [
         *("full", "embed", "unembed", "l0", "l0 attn", "l0 mlp", "l0h0", "l0h1", "l0h2", "l0h3", "l0g0", "l0g1")
@@ -161,17 +198,14 @@ class Homemade(nn.Module):
         return self.out(x)
 
 
-def test_a_homemade_model_is_read_too():
-    model = Homemade(lambda: Block(8, 2))
+@pytest.mark.parametrize("settings", [{}, {"add_bias_kv": True}, {"bias": False}])
+def test_a_homemade_model_is_read_too(settings):
+    model = Homemade(lambda: Block(8, 2, **settings))
     assert list(create_param_masks(model, "embed")) == ["tokens.weight"]
     assert list(create_param_masks(model, "unembed")) == ["out.weight"]
     assert len(names_of(model)) == 3 + 3 * 5
     masks = create_param_masks(model, "l1h1")
     ids = torch.arange(10).view(2, 5)
-    attention = model.stack[1].attn
-    hidden = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-    found = torch.autograd.grad(attention(hidden, hidden, hidden)[0].sum(), attention.in_proj_weight)[0]
-    assert found.shape == masks["stack.1.attn.in_proj_weight"].shape
     with torch.no_grad():
         before = model(ids)
         for name, mask in masks.items():  # without its coordinates a head adds nothing, whatever its keys are

@@ -145,3 +145,14 @@ def test_only_what_moves_must_be_finite():
     mask[0, 0] = True
     with pytest.raises(ValueError, match="1 NaN"):
         Restriction.of(model, {"weight": mask})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_weights_whose_sum_overflows_move(dtype):
+    model = nn.Linear(8, 8, bias=False, dtype=dtype)
+    nn.init.constant_(model.weight, torch.finfo(dtype).max)
+    assert Restriction.of(model).numel == 64
+    with torch.no_grad():
+        model.weight[0, 0], model.weight[0, 1] = float("inf"), -float("inf")
+    with pytest.raises(ValueError, match="2 NaN or infinite"):
+        Restriction.of(model)
