@@ -1,0 +1,171 @@
+"""What stands in a model while lanes share what does not move: at its root, below the point, at it and behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from sltfast.stacking.below import Below, Hidden
+from sltfast.stacking.growing import Growing
+from sltfast.stacking.memo import Memo
+from sltfast.stacking.passing import Passing
+from sltfast.stacking.placeholders import Placeholders
+from sltfast.stacking.points import Point
+from sltfast.stacking.tensors import arguments_of, replaced_argument
+from sltfast.stacking.trace import Call, Rows
+
+
+class Hooks:
+    """Installs them, and takes them off.
+
+    Args:
+        point: where lanes part.
+        memo: where activations are kept, or None.
+        skipped: modules below the point that a remembered forward skips, each with its calls.
+
+    Attributes:
+        late: the point's own arguments keep one lane's rows; whoever replaced its forward returns those of all lanes.
+    """
+
+    def __init__(self, point: Point, memo: Memo | None, skipped: list[list[Call]]) -> None:
+        self.point, self.memo = point, memo
+        self.late = False
+        self._passing: Passing | None = None
+        self._own = Growing(point.call)
+        placeholders = Placeholders()
+        self._below = [Below(calls, memo, placeholders) for calls in skipped] if memo is not None else []
+        self._hidden = Hidden(point.call.name, point.call.hidden or (), memo) if memo is not None else None
+        self._stages = [(point.call.entered, point.call.name)]
+        self._stages += [(below.entered, below.name) for below in reversed(self._below) if below.hidden is not None]
+        self._needed: dict[int, list[str]] = {
+            entered: [below.name for below in self._below if below.left < entered] for entered, _ in self._stages
+        }
+        root, call = point.root.module, point.call.module
+        self._handles = [
+            root.register_forward_pre_hook(self._enter, with_kwargs=True),
+            root.register_forward_hook(self._leave),
+            call.register_forward_pre_hook(self._part, with_kwargs=True),
+        ]
+        for below in self._below:
+            below.install()
+        self._behind: list[tuple[Growing, Any, bool]] = []
+        later: dict[int, list[Call]] = {}
+        for one in point.behind:
+            later.setdefault(id(one.module), []).append(one)
+        for calls in later.values():
+            growing = Growing(*calls)
+            if growing.plan:
+                handle = calls[0].module.register_forward_pre_hook(self._tile(growing), with_kwargs=True)
+                self._behind.append((growing, handle, any(one.inputs > 1 for one in calls)))
+
+    @property
+    def passing(self) -> Passing | None:
+        """The forwards under way, or None: every hook does nothing."""
+        return self._passing
+
+    @passing.setter
+    def passing(self, passing: Passing | None) -> None:
+        self._passing = passing
+        for below in self._below:
+            below.passing = passing
+
+    def settle(self) -> None:
+        """After a first forward: take off the hooks of modules that take activations only, and found them tiled."""
+        for growing, handle, keep in self._behind:
+            if not keep and not growing.tiled_any:
+                handle.remove()
+
+    def remove(self) -> None:
+        """Take everything off again."""
+        for handle in self._handles:
+            handle.remove()
+        for _, handle, _ in self._behind:
+            handle.remove()
+        for below in self._below:
+            below.remove()
+        self._handles, self._behind, self._below, self._passing = [], [], [], None
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        passing = self._passing
+        if passing is None:
+            return None
+        rows = self._rows(args, kwargs, passing.lanes)
+        for path, carried in self.point.root.rows.items():
+            args, kwargs = replaced_argument(args, kwargs, path, _narrowing(carried, rows))
+        passing.begin(rows)
+        if passing.key is not None and self.memo is not None:
+            self._resume(passing, self.memo)
+        return args, kwargs
+
+    def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any], lanes: int) -> int:
+        root, name = self.point.root, type(self.point.root.module).__name__
+        given = arguments_of(args, kwargs)
+        unknown = given.keys() - root.rows.keys() - root.still
+        if unknown or root.rows.keys() - given.keys():
+            raise RuntimeError(
+                f"{name} is called with tensors at {sorted(map(str, given))}, but was traced with "
+                f"{sorted(map(str, [*root.rows, *root.still]))}: trace the call, and the kind of batch, that are used"
+            )
+        sizes = {given[path].shape[carried.dim] / (carried.times * lanes) for path, carried in root.rows.items()}
+        rows = sizes.pop()
+        if sizes or rows != int(rows) or rows < 1:
+            path, carried = next(iter(root.rows.items()))
+            raise ValueError(
+                f"{name} is given {given[path].shape[carried.dim] // carried.times} rows, which {lanes} lanes do not "
+                "share evenly: give the batch once for every lane, lane after lane"
+            )
+        return int(rows)
+
+    def _resume(self, passing: Passing, memo: Memo) -> None:
+        """Start at the latest place whose activations are remembered."""
+        key = passing.memo_key()
+        shapes = memo.described(key)
+        for entered, name in self._stages:
+            if memo.has(key, name) and all(needed in shapes for needed in self._needed[entered]):
+                passing.start, passing.skipped = entered, shapes
+                break
+        if passing.start == self.point.call.entered:
+            memo.hits += 1
+        else:
+            memo.misses += 1
+
+    def _part(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        passing = self._passing
+        if passing is None or not passing.inside or passing.parted:
+            return None
+        if passing.key is not None and self._hidden is not None and self.memo is not None:
+            here = passing.start == self.point.call.entered
+            args, kwargs = self._hidden.exchange(passing, here, args, kwargs)
+            if not here:
+                self.memo.describe(passing.memo_key(), passing.described())
+        passing.part()
+        if self.late:
+            return args, kwargs
+        return self._own.tile(passing, args, kwargs) or (args, kwargs)
+
+    def _tile(self, growing: Growing) -> Callable[..., Any]:
+        def behind(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            passing = self._passing
+            if passing is None or not passing.parted:
+                return None
+            return growing.tile(passing, args, kwargs)
+
+        return behind
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        passing = self._passing
+        if passing is None or not passing.inside:
+            return
+        parted = passing.parted
+        passing.end()
+        if not parted:
+            raise RuntimeError(
+                f"{type(module).__name__} returned without calling {self.point.call.name}, where its lanes part: trace "
+                "with the call that is used"
+            )
+
+
+def _narrowing(carried: Rows, rows: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.narrow(carried.dim, 0, carried.times * rows)
