@@ -9,6 +9,7 @@ from torch import nn
 from sltfast.stacking.memo import Memo
 from sltfast.stacking.passing import Passing
 from sltfast.stacking.placeholders import Placeholders, shape_of
+from sltfast.stacking.points import Point
 from sltfast.stacking.tensors import Path, arguments_of, replaced_argument
 from sltfast.stacking.trace import Call
 
@@ -79,20 +80,27 @@ class Below:
         return output
 
 
-def skippable(below: list[Call], calls: list[Call], needed: set[int], *, with_weights: bool) -> list[list[Call]]:
-    """Modules below the point whose output matters only to one another, each with its calls.
+def skippable(point: Point, *, with_weights: bool) -> list[list[Call]]:
+    """Modules below the point whose output may matter only to one another, each with its calls.
+
+    Left out are modules that are also called elsewhere, and those that return what is an argument at the point or
+    behind it (position embeddings, say).
 
     Args:
-        below: the calls over before the point, without those inside them.
-        calls: all calls of the forward; a module that is also called elsewhere cannot be skipped.
-        needed: ids of tensors that are used at the point or behind it (position embeddings, say).
+        point: where lanes part.
         with_weights: only modules that hold weights.
     """
+    needed = {
+        id(tensor)
+        for call in (point.call, *point.behind)
+        for path, tensor in call.arguments.items()
+        if path != point.call.hidden or call is not point.call
+    }
     grouped: dict[int, list[Call]] = {}
-    for call in below:
+    for call in point.below:
         grouped.setdefault(id(call.module), []).append(call)
     totals: dict[int, int] = {}
-    for call in calls:
+    for call in point.inside:
         totals[id(call.module)] = totals.get(id(call.module), 0) + 1
     return [
         group

@@ -75,9 +75,10 @@ class HeadBlock:
             return compute()
         call = self._calls[name] = self._calls.get(name, -1) + 1
         key = (self.key, name, call)
-        if key not in self.memo:
-            self.memo[key] = compute()
-        return self.memo[key]
+        if key in self.memo:
+            return self.memo[key]
+        value = self.memo[key] = compute()  # a memo without room keeps nothing
+        return value
 
     def _shared_child(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def child(*args: Any, **kwargs: Any) -> Any:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from sltfast.stacking.below import Below, Hidden
 from sltfast.stacking.growing import Growing
-from sltfast.stacking.memo import Memo
+from sltfast.stacking.memo import KeptValues, Key, Memo
 from sltfast.stacking.passing import Passing
 from sltfast.stacking.placeholders import Placeholders
 from sltfast.stacking.points import Point
 from sltfast.stacking.tensors import arguments_of, replaced_argument
 from sltfast.stacking.trace import Call, Rows
+
+
+class LateBlock(Protocol):
+    """Patches of the module at the point, for which lanes part inside it."""
+
+    block_name: str
+
+    def remember(self, memo: MutableMapping[Hashable, Any] | None, key: Hashable = None) -> None:
+        """Keep in ``memo``, and take from it, what the lanes share of batch ``key``; None: no longer."""
 
 
 class Hooks:
@@ -26,17 +35,18 @@ class Hooks:
         skipped: modules below the point that a remembered forward skips, each with its calls.
 
     Attributes:
-        late: the point's own arguments keep one lane's rows; whoever replaced its forward returns those of all lanes.
+        late: who has patched the module at the point to take one lane's rows and return those of all lanes, or None.
     """
 
     def __init__(self, point: Point, memo: Memo | None, skipped: list[list[Call]]) -> None:
         self.point, self.memo = point, memo
-        self.late = False
+        self.late: LateBlock | None = None
         self._passing: Passing | None = None
         self._own = Growing(point.call)
         placeholders = Placeholders()
         self._below = [Below(calls, memo, placeholders) for calls in skipped] if memo is not None else []
         self._hidden = Hidden(point.call.name, point.call.hidden or (), memo) if memo is not None else None
+        self._values = None if memo is None else KeptValues(memo)
         self._stages = [(point.call.entered, point.call.name)]
         self._stages += [(below.entered, below.name) for below in reversed(self._below) if below.hidden is not None]
         self._needed: dict[int, list[str]] = {
@@ -141,7 +151,9 @@ class Hooks:
             if not here:
                 self.memo.describe(passing.memo_key(), passing.described())
         passing.part()
-        if self.late:
+        if self.late is not None:
+            remembered = passing.key is not None and self._values is not None
+            self.late.remember(self._values if remembered else None, passing.memo_key() if remembered else None)
             return args, kwargs
         return self._own.tile(passing, args, kwargs) or (args, kwargs)
 
@@ -169,3 +181,25 @@ class Hooks:
 
 def _narrowing(carried: Rows, rows: int) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor.narrow(carried.dim, 0, carried.times * rows)
+
+
+class On:
+    """A context in which a model's hooks share; a no-op without hooks.
+
+    Raises:
+        RuntimeError: entered inside another of the same model.
+    """
+
+    def __init__(self, hooks: Hooks | None, lanes: int, key: Key | None) -> None:
+        self.hooks, self.lanes, self.key = hooks, lanes, key
+
+    def __enter__(self) -> None:
+        if self.hooks is not None:
+            if self.hooks.passing is not None:
+                raise RuntimeError("forwards of this model share already: leave one context before the next")
+            self.hooks.passing = Passing(self.lanes, self.key)
+
+    def __exit__(self, *_: object) -> None:
+        if self.hooks is not None and self.hooks.passing is not None:
+            self.hooks.passing.end()
+            self.hooks.passing = None

@@ -41,7 +41,7 @@ class Passing:
         if not self.inside or self.parted:
             self._grad = torch.is_grad_enabled()
         self._nth += 1
-        self.rows, self.start = rows, -1
+        self.rows, self.start, self.skipped = rows, -1, {}
         self.inside, self.parted = True, False
         self.tiles, self.shapes, self.seen = {}, {}, {}
         torch.set_grad_enabled(False)
@@ -63,5 +63,6 @@ class Passing:
         return (*(self.key or ()), self._nth)
 
     def described(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
-        """What the modules below returned, hashable."""
-        return tuple((name, tuple(shapes)) for name, shapes in self.shapes.items())
+        """What the modules below return, hashable: those that ran, and those that were skipped."""
+        ran = {name: tuple(shapes) for name, shapes in self.shapes.items()}
+        return tuple({**self.skipped, **ran}.items())

@@ -17,6 +17,7 @@ class Point(NamedTuple):
     Attributes:
         call: the call.
         root: the outermost call around it, at whose entry the batch is narrowed to one lane's rows.
+        inside: every call inside the root.
         below: calls that are over before it, without those inside them.
         behind: calls that begin after it, without those inside them.
         share: fraction of the forward's FLOPs that is spent in it and behind it.
@@ -24,6 +25,7 @@ class Point(NamedTuple):
 
     call: Call
     root: Call
+    inside: list[Call]
     below: list[Call]
     behind: list[Call]
     share: float
@@ -65,12 +67,14 @@ def points(traced: Trace, reader: Call, model: nn.Module) -> tuple[list[Point], 
     The latest is best, except that a block of a ``ModuleList`` comes before what is inside it: every such block has the
     same inputs, so that what one pass remembers serves the passes of lower blocks.
     """
-    counts = Counter(id(call.module) for call in traced.calls)
     found, reason = [], ""
     chain = [reader, *reader.ancestors()]
     root = chain.pop()
-    if any(call.parent is None and call is not root for call in traced.calls):
+    if any(call.parent is None and call.module is not root.module for call in traced.calls):
         return [], "the loss calls modules of the model one by one"
+    # a loss may run the model several times; the first time tells what each of them does
+    inside = [call for call in traced.calls if root.entered < call.entered < root.left]
+    counts = Counter(id(call.module) for call in inside)
     for call in chain:
         if call.hidden is None or call.puzzling:
             reason = f"{call.name} is given no activations that grow with the batch"
@@ -82,13 +86,13 @@ def points(traced: Trace, reader: Call, model: nn.Module) -> tuple[list[Point], 
             reason = f"random numbers are drawn before {call.name} (dropout in train mode): lanes must not share them"
         else:
             around = {id(other) for other in call.ancestors()}
-            siblings = [other for other in traced.calls if other.parent is not None and id(other.parent) in around]
+            siblings = [other for other in inside if id(other.parent) in around]
             below = [other for other in siblings if other.left < call.entered]
             if not below:
                 reason = f"nothing is called before {call.name}"
                 continue
             behind = [other for other in siblings if other.entered > call.left]
-            found.append(Point(call, root, below, behind, share=1 - call.flops / max(traced.flops, 1)))
+            found.append(Point(call, root, inside, below, behind, share=1 - call.flops / max(traced.flops, 1)))
     found.sort(key=lambda point: not _in_module_list(model, point.call.name))
     return found, reason or f"{reader.name or 'the model'} is called by itself"
 

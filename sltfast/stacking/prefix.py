@@ -8,25 +8,21 @@ the modules below do not run at all when it comes again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sltfast.data import leaves, map_leaves
+from sltfast.data import map_leaves
 from sltfast.isolation import isolated_rng
 from sltfast.stacking.below import skippable
-from sltfast.stacking.growing import tiled
-from sltfast.stacking.hooks import Hooks
+from sltfast.stacking.hooks import Hooks, LateBlock, On
 from sltfast.stacking.memo import Key, Memo
-from sltfast.stacking.passing import Passing
 from sltfast.stacking.points import Point, blocks, first_use, points
-from sltfast.stacking.trace import Trace, trace
-
-Forward = Callable[[nn.Module, Any], Any]
-TRIED_LANES, TRIED_ROWS = 2, 2
-AGREEMENT = 64  # roundings of the largest value: the same sums in another order, over the depth of a model
+from sltfast.stacking.trace import SIZES, Trace, trace
+from sltfast.stacking.trials import Forward, Trial
 
 
 class Expansion:
@@ -75,7 +71,7 @@ class Expansion:
         self._device = next(iter(parameters.values())).device
         with isolated_rng(0, self._device), _buffers_kept(model):
             self._find({name: parameters[name] for name in names}, memo)
-        del self._batch, self._forward
+        del self._batch, self._forward  # neither is needed again, and both may hold much
 
     def on(self, lanes: int, key: Key | None = None) -> On:
         """Inside it forwards share: ``with expansion.on(lanes, ("step", 17)): loss(model, expanded_batch)``.
@@ -89,21 +85,25 @@ class Expansion:
         shares = self._hooks is not None and (lanes > 1 or (key is not None and self.memo is not None))
         return On(self._hooks if shares else None, lanes, key if self.memo is not None else None)
 
-    @property
-    def late(self) -> bool:
-        """Whether the module at the point is given one lane's rows and returns L·B: its forward has been replaced."""
-        return self._hooks is not None and self._hooks.late
+    def expand_late(self, block: LateBlock | None) -> None:
+        """Lanes part inside the module at the point, which ``block`` has patched, or at its input again (None).
 
-    @late.setter
-    def late(self, late: bool) -> None:
-        if self._hooks is None:
-            raise ValueError(f"nothing is shared ({self.reason}), so no module can expand late")
-        self._hooks.late = late
+        The module is then given one lane's rows, masks included, and returns those of all lanes.
 
-    @property
-    def passing(self) -> Passing | None:
-        """The forward under way (lanes, rows, the memo's key), for whoever expands late."""
-        return None if self._hooks is None else self._hooks.passing
+        Raises:
+            ValueError: nothing is shared, or up to another module.
+        """
+        if self._hooks is None or (block is not None and block.block_name != self.point):
+            raise ValueError(
+                f"lanes part at {self.point} ({self.reason}), not at {None if block is None else block.block_name}"
+            )
+        self._hooks.late = block
+
+    def fits(self, rungs: Mapping[str, str]) -> bool:
+        """Whether a stack with these ``rungs`` may be put on: none of its units runs the point from outside."""
+        units = [name for name, rung in rungs.items() if rung != "registry"]
+        point = self.point
+        return point is None or not any(name == "" or point.startswith(f"{name}.") for name in units)
 
     def restore(self) -> None:
         """Take the hooks off the model."""
@@ -119,6 +119,11 @@ class Expansion:
         if isinstance(traced, str):
             self.reason = traced
             return
+        self._choose(traced, moving, memo)
+        for call in traced.calls:
+            call.forget_tensors()
+
+    def _choose(self, traced: Trace, moving: Mapping[str, nn.Parameter], memo: Memo | None) -> None:
         self.blocks = blocks(self.model, traced)
         reader = first_use(traced, self.model, moving)
         if isinstance(reader, str):
@@ -129,95 +134,48 @@ class Expansion:
             self.reason = f"{reader[1]} moves, and {self.reason}"
             return
         with torch.no_grad():
-            batch = map_leaves(lambda rows: tiled(rows, TRIED_LANES), _example(self._batch, TRIED_ROWS))
-            plain = self._forward(self.model, batch)
+            trial = Trial(self.model, self._forward, _example(self._batch, SIZES[0]), traced.returned, self._device)
             for point in found:
-                failure = self._try(point, batch, plain)
+                hooks = Hooks(point, None, [])
+                failure = trial.disagreement(hooks, None)
                 if failure is None:
-                    self._settle(point, f"{reader[1]} is the first weight to be read that moves")
-                    self._remember(traced, point, batch, plain, memo)
+                    hooks.settle()
+                    self._hooks, self.point, self.suffix_share = hooks, point.call.name, point.share
+                    self.reason = f"{reader[1]} is the first weight to be read that moves"
+                    self._remember(point, trial, memo)
                     return
+                hooks.remove()
                 self.reason = f"lanes cannot part at {point.call.name}: {failure}"
 
-    def _try(self, point: Point, batch: Any, plain: Any) -> str | None:
-        hooks = Hooks(point, None, [])
-        failure = self._disagreement(hooks, None, batch, plain)
-        if failure is not None:
-            hooks.remove()
-            return failure
-        hooks.settle()
-        self._hooks = hooks
-        return None
-
-    def _settle(self, point: Point, reason: str) -> None:
-        self.point, self.reason, self.suffix_share = point.call.name, reason, point.share
-
-    def _remember(self, traced: Trace, point: Point, batch: Any, plain: Any, memo: Memo | None) -> None:
+    def _remember(self, point: Point, trial: Trial, memo: Memo | None) -> None:
         if memo is None:
             return
-        needed = {
-            id(tensor)
-            for call in (point.call, *point.behind)
-            for path, tensor in call.arguments.items()
-            if path != point.call.hidden or call is not point.call
-        }
         for with_weights in (False, True):
-            skipped = skippable(point.below, traced.calls, needed, with_weights=with_weights)
-            trial = Memo(2**62)
-            hooks = Hooks(point, trial, skipped)
-            failure = self._disagreement(hooks, ("trial",), batch, plain)
-            failure = failure or self._disagreement(hooks, ("trial",), batch, plain)
+            skipped = skippable(point, with_weights=with_weights)
+            unlimited = Memo(2**62)
+            hooks = Hooks(point, unlimited, skipped)
+            failure = trial.disagreement(hooks, ("trial",)) or trial.disagreement(hooks, ("trial",))
             hooks.remove()
-            if failure is None and trial.hits == 1:
+            if failure is None and unlimited.hits == 1:
                 self.restore()
-                self._hooks, self.memo = Hooks(point, memo, skipped), memo
+                self._hooks, self.memo, self.memo_reason = Hooks(point, memo, skipped), memo, ""
                 memo.wanted.add(point.call.name)
                 return
             self.memo_reason = f"what lies below {point.call.name} cannot be skipped: {failure}"
 
-    def _disagreement(self, hooks: Hooks, key: Key | None, batch: Any, plain: Any) -> str | None:
-        """Why a shared forward is not the plain one, or None."""
-        try:
-            with On(hooks, TRIED_LANES, key):
-                shared = self._forward(self.model, batch)
-        except Exception as error:  # whatever a model raises when it is given lanes too late
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-        return _difference(leaves(shared), leaves(plain))
 
-
-class On:
-    """A context in which a model's hooks share; a no-op without hooks."""
-
-    def __init__(self, hooks: Hooks | None, lanes: int, key: Key | None) -> None:
-        self.hooks, self.lanes, self.key = hooks, lanes, key
-
-    def __enter__(self) -> None:
-        if self.hooks is not None:
-            if self.hooks.passing is not None:
-                raise RuntimeError("the model is in a shared forward already: leave one before the next")
-            self.hooks.passing = Passing(self.lanes, self.key)
-
-    def __exit__(self, *_: object) -> None:
-        if self.hooks is not None and self.hooks.passing is not None:
-            self.hooks.passing.end()
-            self.hooks.passing = None
-
-
-class _buffers_kept:
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
     """Whatever buffers a forward in train mode writes to are as before."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        modules = [module for module in self.model.modules() if module.training]
-        buffers = {id(buffer): buffer for module in modules for buffer in module.buffers(recurse=False)}
-        self.kept = [(buffer, buffer.clone()) for buffer in buffers.values()]
-
-    def __exit__(self, *_: object) -> None:
+    modules = [module for module in model.modules() if module.training]
+    buffers = {id(buffer): buffer for module in modules for buffer in module.buffers(recurse=False)}
+    before = [(buffer, buffer.clone()) for buffer in buffers.values()]
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for buffer, before in self.kept:
-                buffer.copy_(before)
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def _example(batch: Any, rows: int) -> Any:
@@ -227,21 +185,3 @@ def _example(batch: Any, rows: int) -> Any:
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > 1 and bool((mask != 0).all()):
         mask[1, -1] = 0
     return taken
-
-
-def _difference(shared: list[Tensor], plain: list[Tensor]) -> str | None:
-    if not plain or [tensor.shape for tensor in shared] != [tensor.shape for tensor in plain]:
-        return f"outputs have shapes {[tuple(x.shape) for x in shared]}, not {[tuple(x.shape) for x in plain]}"
-    for one, other in zip(shared, plain, strict=True):
-        if not one.is_floating_point():
-            if not torch.equal(one, other):
-                return "whole-numbered outputs differ"
-            continue
-        if not torch.equal(one.isnan(), other.isnan()):
-            return "outputs are NaN that depend on skipped modules"
-        a, b = one.double().nan_to_num(), other.double().nan_to_num()
-        bound = AGREEMENT * torch.finfo(one.dtype).eps * float(b.abs().max()) if b.numel() else 0.0
-        apart = float((a - b).abs().max()) if b.numel() else 0.0
-        if apart > bound:
-            return f"outputs differ by {apart:.3g}, more than rounding ({bound:.3g})"
-    return None

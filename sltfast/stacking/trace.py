@@ -64,18 +64,22 @@ class Call:
             yield call
             call = call.parent
 
+    def forget_tensors(self) -> None:
+        """Let go of arguments and outputs; what was learned from them stays."""
+        self.arguments, self.outputs = {}, {}
+
 
 class Trace(NamedTuple):
-    """Calls in order of entry, and the FLOPs of the whole forward."""
+    """Calls in order of entry, the FLOPs of the whole forward, and what it returned for ``SIZES[0]`` rows."""
 
     calls: list[Call]
     flops: int
+    returned: Any
 
 
 def trace(model: nn.Module, run: Run, moving: Iterable[nn.Parameter], device: torch.device) -> Trace | str:
     """Run the model at two batch sizes and compare; a string says why that tells nothing."""
-    parameters = list(moving)
-    with _requiring_grad(parameters), torch.enable_grad():
+    with _only_requiring_grad(model, moving), torch.enable_grad():
         first = _recorded(model, run, SIZES[0], device)
     with torch.no_grad():
         second = _recorded(model, run, SIZES[1], device)
@@ -114,14 +118,15 @@ def _rows(small: torch.Size, large: torch.Size) -> Rows | None:
 
 
 @contextmanager
-def _requiring_grad(parameters: list[nn.Parameter]) -> Iterator[None]:
-    before = [parameter.requires_grad for parameter in parameters]
+def _only_requiring_grad(model: nn.Module, moving: Iterable[nn.Parameter]) -> Iterator[None]:
+    chosen = {id(parameter) for parameter in moving}
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for parameter in parameters:
-            parameter.requires_grad_(parameter.is_floating_point())
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in chosen and parameter.is_floating_point())
         yield
     finally:
-        for parameter, required in zip(parameters, before, strict=True):
+        for parameter, required in before:
             parameter.requires_grad_(required)
 
 
@@ -159,11 +164,11 @@ def _recorded(model: nn.Module, run: Run, rows: int, device: torch.device) -> Tr
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
         with _Flops() as counter:
-            run(rows)
+            returned = run(rows)
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(calls, counter.flops)
+    return Trace(calls, counter.flops, returned)
 
 
 class _Flops(TorchDispatchMode):
@@ -179,6 +184,8 @@ class _Flops(TorchDispatchMode):
         packet = function._overloadpacket
         if packet in flop_registry:
             self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=output)
+        elif "token_loss" in str(packet) and "backward" not in str(packet):
+            self.flops += 2 * args[0].numel() * args[1].shape[-2]  # hidden states times the unembedding
         elif packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
             self.flops += sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
         return output
