@@ -69,9 +69,9 @@ def lane_objective(tokens: LaneTokens, weights: Tensor | None, scale: float) -> 
 
 def _token_loss(tokens: LaneTokens, shares: Tensor | None) -> Tensor | WeightedTokenLoss:
     hidden, rule = tokens.hidden, tokens.rule
-    if hidden.dtype != tokens.unembedding.dtype:
-        # autocast hands over the precision of the last product; which precision to multiply in is the rule's to say
-        hidden = hidden.to(tokens.unembedding.dtype)
+    # autocast hands over whatever the last product came in, and would round both operands of the next
+    hidden = hidden.to(tokens.unembedding.dtype)
+    precision = "bf16" if torch.is_autocast_enabled(hidden.device.type) else rule.precision
     return token_loss(
         hidden,
         tokens.unembedding,
@@ -81,7 +81,7 @@ def _token_loss(tokens: LaneTokens, shares: Tensor | None) -> Tensor | WeightedT
         scale=rule.scale,
         softcap=rule.softcap,
         token_weights=shares,
-        precision=rule.precision,
+        precision=precision,
     )
 
 
@@ -92,7 +92,7 @@ def _counted(tokens: LaneTokens) -> Tensor | None:
     """
     if not tokens.padded or tokens.targets.device.type != "cpu":
         return None
-    counted = (tokens.targets != IGNORE_INDEX).any(0).nonzero()[:, 0]
+    counted = torch.from_numpy((tokens.targets != IGNORE_INDEX).any(0).numpy().nonzero()[0])
     worth = 0 < len(counted) <= (1 - WORTH_LEAVING_OUT) * tokens.targets.shape[1]
     return counted if worth else None
 

@@ -48,9 +48,12 @@ class NextToken:
 
     def without_logits(
         self, model: nn.Module, batch: Any, unembedding: Unembedding, lanes: int, lane_weights: LaneWeights | None
-    ) -> ItemLosses:
-        """The same losses from hidden states."""
-        tokens, weights = self._tokens(model, batch, unembedding, lanes, lane_weights)
+    ) -> ItemLosses | None:
+        """The same losses from hidden states, or None where they cannot be had (``Unembedding.hidden``)."""
+        found = self._tokens(model, batch, unembedding, lanes, lane_weights)
+        if found is None:
+            return None
+        tokens, weights = found
         values = lane_losses(tokens).view(-1, tokens.width)
         return ItemLosses(values, None if weights is None else weights.to(values.dtype))
 
@@ -62,9 +65,12 @@ class NextToken:
         lanes: int,
         scale: float,
         lane_weights: LaneWeights | None,
-    ) -> Objective:
+    ) -> Objective | None:
         """Their lanes' means summed, times ``scale``; the weight of each token is known before its loss is."""
-        tokens, weights = self._tokens(model, batch, unembedding, lanes, lane_weights)
+        found = self._tokens(model, batch, unembedding, lanes, lane_weights)
+        if found is None:
+            return None
+        tokens, weights = found
         total, losses = lane_objective(tokens, None if weights is None else by_lane(weights, lanes), scale)
         values = losses.view(-1, tokens.width)
         return Objective(total, ItemLosses(values, None if weights is None else weights.to(values.dtype)))
@@ -87,9 +93,12 @@ class NextToken:
 
     def _tokens(
         self, model: nn.Module, batch: Any, unembedding: Unembedding, lanes: int, lane_weights: LaneWeights | None
-    ) -> tuple[LaneTokens, Tensor | None]:
+    ) -> tuple[LaneTokens, Tensor | None] | None:
         ids, given, targets, weights = self.question(batch)
-        hidden = unembedding.hidden(model, ids, given)[:, :-1]  # [L·B, T−1, d]; the last predicts nothing known
+        whole = unembedding.hidden(model, ids, given)
+        if whole is None:
+            return None
+        hidden = whole[:, :-1]  # [L·B, T−1, d]; the last predicts nothing known
         if weights is not None:
             targets = targets.masked_fill(~weights, IGNORE_INDEX)
         weight, bias = unembedding.weights(model, lane_weights)

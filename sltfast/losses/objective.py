@@ -20,11 +20,13 @@ class ItemLoss:
     Attributes:
         unembedding: of a language model, the map from hidden states to logits (``without_logits``). With it no logits
             are formed; None: the model's own logits are used.
+        logits_because: why logits are formed, "" where they are not.
     """
 
     def __init__(self, function: LossFn, name: str) -> None:
         self.function, self.name = function, name
         self.unembedding: Unembedding | None = None
+        self.logits_because = "nothing else was tried"
 
     def without_logits(self, model: nn.Module, batch: Any, precision: str | None = None) -> str:
         """From now on form no logits, where the model proves that none are needed; returns why not, else "".
@@ -35,8 +37,8 @@ class ItemLoss:
             precision: the run's.
         """
         found = find_unembedding(model, self, batch, precision)
-        self.unembedding = found if isinstance(found, Unembedding) else None
-        return found if isinstance(found, str) else ""
+        self.unembedding, self.logits_because = (found, "") if isinstance(found, Unembedding) else (None, found)
+        return self.logits_because
 
     def __call__(
         self, model: nn.Module, batch: Any, lanes: int = 1, lane_weights: LaneWeights | None = None
@@ -53,7 +55,10 @@ class ItemLoss:
             ValueError, TypeError: the loss function returns anything but losses per item (and weights of their shape).
         """
         if self.unembedding is not None and isinstance(self.function, NextToken):
-            return self.function.without_logits(model, batch, self.unembedding, lanes, lane_weights)
+            from_hidden = self.function.without_logits(model, batch, self.unembedding, lanes, lane_weights)
+            if from_hidden is not None:
+                return from_hidden
+            self._give_up()
         result = self.function(model, batch)
         values, weights = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
         if weights is not None and not isinstance(weights, Tensor):
@@ -93,10 +98,17 @@ class ItemLoss:
             ValueError, TypeError: as a call; rows that the lanes cannot share evenly.
         """
         if self.unembedding is not None and isinstance(self.function, NextToken):
-            return self.function.objective(model, batch, self.unembedding, lanes, scale, lane_weights)
+            objective = self.function.objective(model, batch, self.unembedding, lanes, scale, lane_weights)
+            if objective is not None:
+                return objective
+            self._give_up()
         losses = self(model, batch, lanes, lane_weights)
         total = losses.lane_means(lanes).sum()
         return Objective(total if scale == 1.0 else total * scale, losses.detach())
+
+    def _give_up(self) -> None:
+        """Form logits from now on: a model that runs as one unit hides what its head is given."""
+        self.unembedding, self.logits_because = None, "the module above the head runs whole, lane by lane or under vmap"
 
 
 def _described(value: Any) -> str:

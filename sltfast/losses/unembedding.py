@@ -21,7 +21,9 @@ from sltfast.losses.items import LaneWeights
 
 @dataclass(frozen=True)
 class LogitRule:
-    """From products u to logits: ``scale`` κ, ``softcap`` s or None; ``precision`` of the products' operands."""
+    """From products u to logits: ``scale`` κ, ``softcap`` s or None; ``precision`` of the products' operands outside of
+    autocast.
+    """
 
     scale: float = 1.0
     softcap: float | None = None
@@ -48,21 +50,16 @@ class Unembedding:
     transposed: bool
     rule: LogitRule = LogitRule()
 
-    def hidden(self, model: nn.Module, ids: Tensor, given: dict[str, Tensor]) -> Tensor:
-        """[B, T, d] hidden states of a forward that forms no logits.
-
-        Raises:
-            RuntimeError: the forward no longer reaches the unembedding once, with a hidden state for every token.
+    def hidden(self, model: nn.Module, ids: Tensor, given: dict[str, Tensor]) -> Tensor | None:
+        """[B, T, d] hidden states of a forward that forms no logits; None where that forward is not to be seen through:
+        it is run lane by lane, or under vmap.
         """
         with replaced_forward(model.get_submodule(self.module), _Placeholder()) as seen:
             model(ids, **given)
-        if len(seen.hidden) != 1 or seen.hidden[0].shape[:-1] != ids.shape:
-            shapes = [tuple(hidden.shape) for hidden in seen.hidden]
-            raise RuntimeError(
-                f"{self.module!r} of {type(model).__name__} was to be given hidden states of shape "
-                f"[{len(ids)}, {ids.shape[1]}, d] once a forward, got {shapes} (give loss_fn)"
-            )
-        return seen.hidden[0]
+        if len(seen.hidden) != 1 or torch._C._functorch.is_functorch_wrapped_tensor(seen.hidden[0]):
+            return None
+        hidden: Tensor = seen.hidden[0]
+        return hidden if hidden.shape[:-1] == ids.shape else None
 
     def weights(self, model: nn.Module, lane_weights: LaneWeights | None = None) -> tuple[Tensor, Tensor | None]:
         """W, [V, d] or [L, V, d] where the lanes have their own, and b, [V], [L, V] or None."""

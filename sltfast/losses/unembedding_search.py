@@ -71,13 +71,15 @@ def _found(model: nn.Module, function: NextToken, batch: Any, precision: str | N
         unembedding.weight,
         unembedding.bias,
         unembedding.transposed,
-        LogitRule(rule.scale, rule.softcap, multiplied),
+        LogitRule(rule.scale, rule.softcap, "tf32" if multiplied == "tf32" else "fp32"),
     )
     try:
         with torch.no_grad():
-            found.hidden(model, ids, given)
+            again = found.hidden(model, ids, given)
     except Exception as error:  # whatever a forward raises on logits over no vocabulary
         raise _Refused(f"its forward needs the logits ({type(error).__name__}: {error})") from error
+    if again is None:
+        raise _Refused(f"{name!r} is not given a hidden state for every token")
     return found
 
 

@@ -128,11 +128,10 @@ class _Weighted(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dtotal: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
-        if (
-            gradients is None
-        ):  # a second time through a graph that was retained: the first gradients are the leaves' now
+        if gradients is None:  # a retained graph, run again: the first gradients are the leaves' now
             gradients = ctx.op(*ctx.saved_tensors, *ctx.rest)[2:]
-        is_one = dtotal.device.type == "cpu" and float(dtotal) == 1.0  # on a GPU asking would wait for the device
+        # on a GPU asking would wait for the device
+        is_one = dtotal.device.type == "cpu" and float(dtotal.numpy()) == 1.0
         if not is_one:
             gradients = [g.mul_(dtotal) for g in gradients]
         needs = ctx.needs_input_grad[1:4]

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sltfast.losses import IGNORE_INDEX, Unembedding, find_unembedding, item_loss
+from sltfast import ops
+from sltfast.losses import IGNORE_INDEX, Unembedding, find_unembedding, item_loss, lane_losses
 from sltfast.sampler.precision import computing, use_tf32
 
 EPS = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
@@ -151,14 +152,19 @@ def test_a_callers_loss_is_left_as_it_is():
     assert loss.without_logits(model, ids) == "the loss is the caller's own function"
 
 
-def test_autocast_multiplies_in_bfloat16():
+def test_autocast_multiplies_in_bfloat16(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        lane_losses, "token_loss", lambda *a, **k: seen.append(k["precision"]) or ops.token_loss(*a, **k)
+    )
     model, ids = made("llama", torch.float32), batches()["plain"]
     with computing("bf16", torch.device("cpu")):
         expected = item_loss(model, None)(model, ids).values
         loss = without_logits(model, ids, "bf16")
-        assert loss.unembedding.rule.precision == "bf16"
         values = loss(model, ids).values
         total = loss.objective(model, ids).total
+    loss(model, ids)
+    assert seen == ["bf16", "bf16", "fp32"]
     assert values.dtype == torch.float32
     # autocast rounds logits, of up to 8 here, to 8 bits; ours are not rounded
     torch.testing.assert_close(values, expected, atol=8 * 2.0**-8, rtol=0)
