@@ -13,6 +13,8 @@ from sltfast.stacking.heads_attention import LaneAttention
 from sltfast.stacking.heads_block import HeadBlock, Memo
 from sltfast.stacking.heads_check import AttentionCall, attention_call, disagreement
 from sltfast.stacking.heads_layout import layouts
+from sltfast.stacking.heads_weights import LaneWeights
+from sltfast.stacking.prefix import Expansion
 
 DROPOUT_RATES = ("p", "attention_dropout", "dropout", "attn_dropout")
 
@@ -36,9 +38,10 @@ class HeadLanes:
 
     def __init__(self, block_name: str, block: nn.Module, attention: LaneAttention) -> None:
         self.block_name, self.block = block_name, block
-        self.lanes = attention.lanes
+        self.lanes = attention.weights.lanes
         self._attention = attention
-        self._patches = HeadBlock(block, attention)
+        self._patches: HeadBlock | None = None
+        self._expansion: Expansion | None = None
 
     @classmethod
     def of(
@@ -76,17 +79,34 @@ class HeadLanes:
             return None, str(reason)
         return cls(block_name, block, lanes), ""
 
-    def apply(self) -> None:
-        """Patch the block."""
+    def apply(self, expansion: Expansion | None = None) -> None:
+        """Patch the block.
+
+        Args:
+            expansion: shares the prefix up to this block, which expands late from now on; its memo keeps what lanes
+                share in the block too. None: something else gives the block B rows, and later ones masks of L·B.
+
+        Raises:
+            ValueError: the expansion parts its lanes at another module.
+        """
+        if expansion is not None:
+            expansion.expand_late(self)
+        self._expansion = expansion
+        self._patches = HeadBlock(self.block_name, self.block, self._attention, announced=expansion is not None)
         self._patches.apply()
 
     def restore(self) -> None:
         """Take the patches off."""
-        self._patches.restore()
+        if self._patches is not None:
+            self._patches.restore()
+        if self._expansion is not None:
+            self._expansion.expand_late(None)
+        self._patches = self._expansion = None
 
     def remember(self, memo: Memo | None, key: Hashable = None) -> None:
-        """Keep what the lanes share of batch ``key`` in ``memo`` (None: no longer), and take it from there."""
-        self._patches.memo, self._patches.key = memo, key
+        """Keep in ``memo``, and take from it, what lanes share in the block of batch ``key``; None: no longer."""
+        if self._patches is not None:
+            self._patches.remember(memo, key)
 
 
 def _understood(
@@ -105,7 +125,8 @@ def _understood(
         except NotHeads as reason:
             reasons.append(str(reason))
             continue
-        lanes = LaneAttention(attention, layout, assignment, leaves, len(restrictions) * num_chains)
+        weights = LaneWeights(layout, assignment, leaves, len(restrictions) * num_chains)
+        lanes = LaneAttention(attention, weights)
         apart = disagreement(lanes, name, restrictions, call)
         if not apart:
             return lanes

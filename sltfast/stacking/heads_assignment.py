@@ -22,15 +22,24 @@ class Assignment:
     """Heads of R restrictions, congruent.
 
     Attributes:
-        queries: [R][n], the query heads whose output moves.
+        queries: [R][n], the query heads whose output moves; where not all move by weights of their own but some by the
+            keys that they read, those with weights of their own come first.
         keys: [R][m], the key and value heads that they read.
-        pieces: (role, "weight" or "bias") of what moves -> (leaf, first feature) of each of a lane's heads; role "o"
-            is the output projection's.
+        places: (role, "weight" or "bias") of what moves -> (leaf, first feature) of the first of a lane's heads: of all
+            its keys or values, of all or some of its queries and of what the output projection ("o") reads of them.
     """
 
     queries: tuple[tuple[int, ...], ...]
     keys: tuple[tuple[int, ...], ...]
-    pieces: dict[tuple[str, str], tuple[Place, ...]]
+    places: dict[tuple[str, str], tuple[Place, ...]]
+
+    def moving(self, role: str) -> int:
+        """How many of a lane's heads move by this role's weights."""
+        return max(len(self.places.get((role, kind), ())) for kind in KINDS)
+
+    def heads(self, role: str) -> tuple[tuple[int, ...], ...]:
+        """[R][heads] that a lane has in a role."""
+        return self.queries if role in ("q", "o") else self.keys
 
 
 def assign(layout: HeadLayout, attention: str, restrictions: Sequence[Restriction]) -> Assignment:
@@ -47,12 +56,16 @@ def assign(layout: HeadLayout, attention: str, restrictions: Sequence[Restrictio
     patterns, queries, keys = [], [], []
     for restriction in restrictions:
         moved = _moved(layout, attention, restriction)
-        touched = _touched(layout, moved)
-        read = sorted({head * layout.kv_heads // layout.heads for head in touched})
-        lists = {"q": touched, "k": read, "v": read, "o": touched}
+        reached, own = _reached(layout, moved)
+        read = tuple(sorted({head * layout.kv_heads // layout.heads for head in reached}))
+        lists = {"q": own, "k": read, "v": read, "o": own}
+        if own and len(own) < len(reached) and len(read) > 1:
+            raise NotHeads(
+                f"of heads {list(reached)}, which read {len(read)} key heads, {list(own)} have other weights"
+            )
         patterns.append({key: _places(key, units, lists[key[0]]) for key, units in moved.items()})
-        queries.append(tuple(touched))
-        keys.append(tuple(read))
+        queries.append((*own, *(head for head in reached if head not in own)))
+        keys.append(read)
     if (
         any(pattern != patterns[0] for pattern in patterns)
         or len({(len(q), len(k)) for q, k in zip(queries, keys, strict=True)}) > 1
@@ -105,17 +118,16 @@ def _features(projection: Projection, kind: str, roles: tuple[str, ...], segment
     return moving
 
 
-def _touched(layout: HeadLayout, moved: Moved) -> list[int]:
-    """Query heads whose output moves: their own weights, or the keys and values that they read."""
+def _reached(layout: HeadLayout, moved: Moved) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Query heads whose output moves, and those of them that move by weights of their own."""
     group = layout.heads // layout.kv_heads
-    touched: set[int] = set()
-    for (role, _), heads in moved.items():
-        for head in heads:
-            touched.update([head] if role in ("q", "o") else range(head * group, (head + 1) * group))
-    return sorted(touched)
+    own = {head for (role, _), heads in moved.items() for head in heads if role in ("q", "o")}
+    keys = {head for (role, _), heads in moved.items() for head in heads if role in ("k", "v")}
+    reached = own | {key * group + i for key in keys for i in range(group)}
+    return tuple(sorted(reached)), tuple(sorted(own))
 
 
-def _places(key: tuple[str, str], units: dict[int, Place], heads: list[int]) -> tuple[Place, ...]:
-    if sorted(units) != heads:
-        raise NotHeads(f"the {key[1]} of role {key[0]} moves in heads {sorted(units)}, but heads {heads} are reached")
+def _places(key: tuple[str, str], units: dict[int, Place], heads: tuple[int, ...]) -> tuple[Place, ...]:
+    if tuple(sorted(units)) != heads:
+        raise NotHeads(f"the {key[1]} of role {key[0]} moves in heads {sorted(units)}, others in heads {list(heads)}")
     return tuple(units[head] for head in heads)

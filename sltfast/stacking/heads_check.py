@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from sltfast.restriction import Restriction
 from sltfast.stacking.heads_assignment import NotHeads
 from sltfast.stacking.heads_attention import LaneAttention
+from sltfast.stacking.heads_weights import LaneWeights
 from sltfast.stacking.spread import written
 
 MOST_LANES = 4
@@ -60,41 +61,40 @@ def disagreement(lanes: LaneAttention, name: str, restrictions: Sequence[Restric
     Every lane gets other weights, w* + noise as large as w*, so that a head taken for another, or lanes that mix, show
     in full. Compared is what moving the weights changes: |y_l - ŷ_l| against max |ŷ_l - y*|.
     """
-    leaves, tried = lanes.leaves, _perturbed(lanes, restrictions)
-    attention = lanes.attention
-    lanes.leaves = tried
+    weights, attention = lanes.weights, lanes.attention
+    leaves, tried = weights.leaves, _perturbed(weights, restrictions)
+    weights.leaves = tried
     try:
-        lanes.frozen = lanes.freeze(*call.args, **call.kwargs)
-        folded = _first(written(lanes(*call.args, **call.kwargs)))
+        folded = _first(written(lanes(lanes.freeze(*call.args, **call.kwargs), *call.args, **call.kwargs)))
         frozen = _first(attention(*call.args, **call.kwargs))
         worst = 0.0
-        for lane in _some(lanes.lanes):
+        for lane in _some(weights.lanes):
             parameters = {}
-            for segment, leaf in zip(restrictions[lane // lanes.chains].segments, tried, strict=True):
+            for segment, leaf in zip(restrictions[lane // weights.chains].segments, tried, strict=True):
                 local = segment.name.removeprefix(f"{name}.")
                 if local not in parameters:
                     parameters[local] = attention.get_parameter(local).detach().clone()
                 segment.of(parameters[local]).copy_(leaf[lane].reshape(segment.of(parameters[local]).shape))
             alone = _first(torch.func.functional_call(attention, parameters, call.args, call.kwargs))
-            found = folded.unflatten(0, (lanes.lanes, -1))[lane]
+            found = folded.unflatten(0, (weights.lanes, -1))[lane]
             scale = (alone - frozen).abs().max() + torch.finfo(alone.dtype).eps
             worst = max(worst, float((found - alone).abs().max() / scale))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
         return f"{type(attention).__name__} ({name}) does not run on lanes: {error}"
     finally:
-        lanes.leaves, lanes.frozen = leaves, None
+        weights.leaves = leaves
     allowed = 1e-3 if torch.finfo(folded.dtype).eps < 1e-6 else 0.1
     if not worst <= allowed:
         return f"{type(attention).__name__} ({name}) on lanes differs from itself by {worst:.2g} of what the lane moves"
     return ""
 
 
-def _perturbed(lanes: LaneAttention, restrictions: Sequence[Restriction]) -> list[Tensor]:
+def _perturbed(weights: LaneWeights, restrictions: Sequence[Restriction]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     tried = []
-    for index, leaf in enumerate(lanes.leaves):
+    for index, leaf in enumerate(weights.leaves):
         anchors = [r.segments[index].anchor() for r in restrictions]
-        anchor = torch.stack([a.to(leaf) for a in anchors]).repeat_interleave(lanes.chains, dim=0).view(leaf.shape)
+        anchor = torch.stack([a.to(leaf) for a in anchors]).repeat_interleave(weights.chains, dim=0).view(leaf.shape)
         noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
         tried.append(anchor + noise * (anchor.float().square().mean().sqrt() + 1e-2).to(leaf.dtype))
     return tried

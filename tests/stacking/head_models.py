@@ -94,8 +94,8 @@ def attention_name(model: nn.Module, layer: int) -> str:
     return next(n for n in holders if f".{layer}." in n)
 
 
-def head_masks(model: nn.Module, layer: int, head: int, group: bool = False) -> dict[str, Tensor]:
-    """The rows and columns of one head, or of one group of a model whose heads share keys."""
+def head_masks(model: nn.Module, layer: int, head: int, kind: str = "head") -> dict[str, Tensor]:
+    """The rows and columns of one "head", of one "group" of heads that share keys, or of a "head and keys"."""
     name = attention_name(model, layer)
     attention = model.get_submodule(name)
     config = model.config
@@ -108,23 +108,23 @@ def head_masks(model: nn.Module, layer: int, head: int, group: bool = False) -> 
         keys = config.num_key_value_heads
     per = heads // keys
     size = getattr(attention, "head_dim", None) or attention.head_size
-    queries = range(head * per, (head + 1) * per) if group else range(head, head + 1)
-    moves_keys = group or per == 1
-    key = head if group else head // per
+    queries = range(head * per, (head + 1) * per) if kind == "group" else range(head, head + 1)
+    moves_keys = kind != "head" or per == 1
+    key = head if kind == "group" else head // per
     masks = {}
     for local, parameter in attention.named_parameters():
-        module, _, kind = local.rpartition(".")
+        module, _, tensor = local.rpartition(".")
         role = module[0] if module[:2] in ("q_", "k_", "v_") and not module.endswith("norm") else ""
         output = module in ("o_proj", "out_proj", "dense", "c_proj")
         fused = module in ("query_key_value", "c_attn", "qkv_proj")
         if not role and not output and not fused:
             continue
-        if (output and kind == "bias") or (role in ("k", "v") and not moves_keys):
+        if (output and tensor == "bias") or (role in ("k", "v") and not moves_keys):
             continue
         if fused and family in ("GPTNeoXConfig", "FalconConfig", "BloomConfig"):
             start = key * (per + 2) * size
-            own = range((per + 2) * size) if moves_keys else range(head % per * size, (head % per + 1) * size)
-            features = [start + i for i in own]
+            features = [start + q % per * size + i for q in queries for i in range(size)]
+            features += [start + per * size + i for i in range(2 * size * moves_keys)]
         elif fused:
             features = [h * size + i for h in queries for i in range(size)]
             if moves_keys:
@@ -135,7 +135,7 @@ def head_masks(model: nn.Module, layer: int, head: int, group: bool = False) -> 
             features = [h * size + i for h in queries for i in range(size)]
         mask = torch.zeros_like(parameter, dtype=torch.bool)
         conv = type(attention.get_submodule(module)).__name__ == "Conv1D"
-        if kind == "bias" or conv == output:
+        if tensor == "bias" or conv == output:
             mask[features] = True
         else:
             mask[:, features] = True
@@ -143,8 +143,8 @@ def head_masks(model: nn.Module, layer: int, head: int, group: bool = False) -> 
     return masks
 
 
-def restrictions_of(model: nn.Module, layer: int, heads: list[int], group: bool = False) -> list[Restriction]:
-    return [Restriction.of(model, head_masks(model, layer, head, group)) for head in heads]
+def restrictions_of(model: nn.Module, layer: int, heads: list[int], kind: str = "head") -> list[Restriction]:
+    return [Restriction.of(model, head_masks(model, layer, head, kind)) for head in heads]
 
 
 def leaves_of(restrictions: list[Restriction], chains: int, scale: float = 0.3, seed: int = 7) -> list[Tensor]:
