@@ -48,8 +48,8 @@ class Lanes:
 class Habit:
     """What a call site was seen to receive, so that a coincidence of sizes later does not mislead it.
 
-    A tensor [T, …] that all rows share looks like a folded batch when T happens to be a multiple of L·B. The check runs
-    each model where it does not, and what it notes holds from then on.
+    A tensor [T, …] that all rows share looks like a folded batch when T happens to be a multiple of L·B. The model's
+    first call is tried where it does not (``opening``), and what is noted there holds from then on.
     """
 
     def __init__(self, lanes: Lanes) -> None:

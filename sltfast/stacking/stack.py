@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from sltfast.stacking.guard import Guard
+from sltfast.data import leaves
+from sltfast.stacking.guard import Guard, GuardedWeight
 from sltfast.stacking.lanes import Lanes
+from sltfast.stacking.opening import with_other_rows
 from sltfast.stacking.pieces import MovingWeight, Piece
 from sltfast.stacking.registry import rule_of
 from sltfast.stacking.site import Site
@@ -21,7 +24,8 @@ class Stack:
 
     Modules whose weights move read them from the leaves, which may be stepped in place between calls; every other
     module runs as it is on the folded batch. The ladder, module by module: a folding rule (``registry``), vmap of the
-    smallest module that reads the weights, a loop over lanes where vmap fails.
+    smallest module that reads the weights, a loop over lanes where vmap fails. The first call settles it: a module that
+    reads another's weight meets a guard, and the module above the weight's becomes a unit.
 
     Args:
         clone: a structural clone; its modules' forwards are replaced until ``restore``.
@@ -60,6 +64,7 @@ class Stack:
         self._kept: list[Any] = [*parameters.values()]  # their ids are keys
         self._rules: dict[str, str] = {}
         self._running: dict[str, Unit] = {}
+        self._is_open = False
         self._patch()
 
     @property
@@ -80,6 +85,11 @@ class Stack:
     def expand(self, batch: Any) -> Any:
         """The batch (any nesting of tensors [B, …]) repeated for every lane: [L·B, …], row l·B + b is row b."""
         return self.folding.expand(batch)
+
+    def take(self, batch: Any) -> Any:
+        """A batch that is folded already, [L·B, …] with rows of its own in every lane: noted and given back."""
+        self.folding.batch = len(leaves(batch)[0]) // self.folding.count
+        return batch
 
     def lane_weights(self, parameter: Tensor) -> Tensor | None:
         """[L, *shape] of a parameter, given as its module holds it now; None where all lanes share it."""
@@ -164,8 +174,45 @@ class Stack:
         self._patch()
         return True
 
+    def _open(self, args: Any, kwargs: Any) -> None:
+        """Run the model with another number of rows, until every weight is read where it is known."""
+        self._is_open = True
+        try:
+            other = with_other_rows(self.folding, args, kwargs)
+            if other is None:
+                return
+            batch, self.folding.batch = self.folding.batch, other[2]
+            try:
+                self._root(*other[0], **other[1])
+                self.folding.asking = False
+            finally:
+                self.folding.batch = batch
+        except GuardedWeight as error:
+            if not self.promote(error.module):
+                raise
+            self._open(args, kwargs)
+        except Exception:  # the call itself will say what is wrong
+            return
+
+    def _patch_root(self) -> None:
+        self._root = self.model.forward
+
+        @functools.wraps(self._root)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_open:
+                self._open(args, kwargs)
+            while True:
+                try:
+                    return self._root(*args, **kwargs)
+                except GuardedWeight as error:
+                    if not self.promote(error.module):
+                        raise
+                    self._is_open = True
+
+        self._replace(self.model, forward)
+
     def _patch(self) -> None:
-        self._rules, self._running = {}, {}
+        self._rules, self._running, self._guards, self._is_open = {}, {}, {}, False
         done: dict[int, str] = {}
         self._walk(self.model, "", done)
         if self._crossed(done):
@@ -179,6 +226,7 @@ class Stack:
                     self._guarded.append((module._parameters, key, weight))
                     self._guards[id(guard)] = self._moving[id(weight)]
                     module._parameters[key] = guard
+        self._patch_root()
 
     def _walk(self, module: nn.Module, name: str, done: dict[int, str]) -> None:
         if id(module) in done:

@@ -46,6 +46,7 @@ class Unit:
         lanes: Lanes,
     ) -> None:
         self.name, self.forward, self.lanes = name, forward, lanes
+        self.__wrapped__ = forward  # its signature is the module's own
         self.rung, self.why = "vmap", ""
         self._weights, self._slots = weights, slots
         self._proven = False

@@ -280,3 +280,20 @@ def test_transformer_lens(positions: str, normalization: str) -> None:
     for lanes in (1, 3):
         assert "loop" not in held(model, token_rows(3, 7, 11), next_token, lanes=lanes)
     assert "loop" not in held(model, token_rows(3, 7, 11), next_token, ["blocks.1.attn.W_Q"])
+
+
+@pytest.mark.parametrize(("rows", "tokens", "lanes"), [(2, 4, 2), (4, 8, 2), (3, 9, 3), (2, 6, 3)])
+def test_positions_that_look_like_a_batch(rows: int, tokens: int, lanes: int) -> None:
+    """T is a multiple of L·B, and nothing was checked before the first call."""
+    model = seeded(lambda: Tokens(batch_of_one=False))
+    stack = stacked(model, None, lanes)
+    assert_lanes_exact(model, stack, next_token, token_rows(rows, tokens, 11), rows)
+
+
+def test_rows_of_a_lanes_own() -> None:
+    model = seeded(lambda: Tokens(batch_of_one=False))
+    stack = stacked(model, None, lanes=2)
+    ids = token_rows(6, 4, 11)
+    folded = next_token(stack.model, stack.take(ids))
+    both = next_token(stack.model, stack.expand(ids))
+    torch.testing.assert_close(folded, torch.cat([both[:3], both[9:]]), rtol=1e-12, atol=1e-12)

@@ -62,7 +62,7 @@ class StackedEngine:
         return self.loss(self.stack.model, self._rows(batch), self.arena.lanes, self.stack.lane_weights)
 
     def _rows(self, batch: LaneBatch) -> Any:
-        return self.stack.expand(batch.data) if batch.shared else batch.data
+        return self.stack.expand(batch.data) if batch.shared else self.stack.take(batch.data)
 
     def buffers(self) -> dict[str, Tensor]:
         """None: it is not used in train mode."""
