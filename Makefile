@@ -106,8 +106,11 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py
 	$(PY) benchmarks/comoment.py
-	$(PY) -m benchmarks.grouped_gradient
+	$(PY) benchmarks/grouped_gradient.py
 	$(PY) benchmarks/import_time.py
+	$(PY) -m benchmarks.run --regime P2 P3 P4 P5 P8 P9 P10 P12
+	$(PY) -m benchmarks.run --scaling
+	$(PY) -m benchmarks.figures
 	$(PY) benchmarks/readme_tables.py
 
 # needs nvcc, and the disassembler that comes with triton

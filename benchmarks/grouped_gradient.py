@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from langevin_step import cpu_name, milliseconds
 from torch import Tensor
 
-from benchmarks.langevin_step import cpu_name, milliseconds
 from sltfast import _C, ops
 
 RESULTS = Path(__file__).parent / "results" / "grouped_gradient.csv"

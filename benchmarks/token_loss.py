@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from output_gate import refuse_unless_close
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -93,10 +94,11 @@ def gradient_variants(hidden: Tensor, unembedding: Tensor, targets: Tensor) -> V
     mean = torch.full((len(hidden),), 1 / len(hidden))
     full, dh, dw = torch.empty(len(hidden), len(unembedding)), torch.empty_like(h), torch.empty_like(w)
 
-    def differentiated(total: Callable[[], Tensor]) -> Callable[[], None]:
-        def step() -> None:
+    def differentiated(total: Callable[[], Tensor]) -> Callable[[], tuple[Tensor | None, ...]]:
+        def step() -> tuple[Tensor | None, ...]:
             h.grad = w.grad = None
             total().backward()
+            return h.grad, w.grad
 
         return step
 
@@ -160,7 +162,9 @@ def main() -> None:
             hidden, unembedding = (torch.randn(n, depth, generator=g) for n in (tokens, vocabulary))
             targets = torch.randint(vocabulary, (tokens,), generator=g)
             for name, make in (("forward", forward_variants), ("gradient", gradient_variants)):
-                times = measure(make(hidden, unembedding / depth**0.5, targets), options.rounds)
+                variants = make(hidden, unembedding / depth**0.5, targets)
+                refuse_unless_close(f"{name} at {tokens} × {depth} × {vocabulary}", variants, ("eager",))
+                times = measure(variants, options.rounds)
                 for variant, taken in times.items():
                     low, middle, high = np.percentile(taken, (20, 50, 80))
                     ratio = float(np.median(taken / times["ours"]))
