@@ -1,6 +1,7 @@
 """Writes the measured numbers of the README from the CSV files in results/; `--check` only compares.
 
-Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that no number in the README is typed by hand.
+Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that no number in the README is typed by hand. A
+file of many tables names the one that is meant: `<!-- from regimes.csv: memory -->`.
 """
 
 import argparse
@@ -111,6 +112,93 @@ def llc(rows: Rows) -> str:
     return markdown(["s a call", "chains × draws", "threads", "sltfast", "devinterp", "× faster"], body)
 
 
+def latest(rows: Rows) -> list[dict[str, dict[str, str]]]:
+    """The variants of every case of the regimes, by name, as last measured; cases in the order of the regimes."""
+    cases: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in sorted(rows, key=lambda row: row["date"]):
+        key = (row["regime"], row["axis"], row["case"], row["threads"])
+        if row["variant"] == "ours" or key not in cases:
+            cases[key] = {}
+        cases[key][row["variant"]] = row
+    return sorted(cases.values(), key=lambda case: int(re.sub(r"\D", "", case["ours"]["regime"]) or 0))
+
+
+def first(case: dict[str, dict[str, str]], role: str) -> dict[str, str] | None:
+    """The first variant of a role."""
+    return next((row for row in case.values() if row["role"] == role), None)
+
+
+def regimes(rows: Rows) -> str:
+    """Milliseconds of ours and of the peer, the best of the other peers, and the floor in shares of ours."""
+    body = []
+    for case in latest([row for row in rows if row["unit"] == "ms"]):
+        ours, peer, floor = case["ours"], first(case, "peer"), first(case, "floor")
+        if peer is None:
+            continue
+        others = [float(row["ratio_to_ours"]) for row in case.values() if row["role"] == "peer" and row is not peer]
+        body.append(
+            [
+                f"{ours['regime']} {ours['case']}",
+                ours["per"],
+                ours["threads"],
+                significant(ours["p50"]),
+                f"{significant(peer['p50'])} ({peer['variant']})",
+                f"{float(peer['ratio_to_ours']):.1f}",
+                f"{min(others):.1f}" if others else "",
+                f"{1 / float(floor['ratio_to_ours']):.2f}" if floor else "",
+                ours["target"],
+            ]
+        )
+    head = [
+        "regime",
+        "ms a",
+        "threads",
+        "sltfast",
+        "peer",
+        "× faster",
+        "than the best other",
+        "× the floor",
+        "target",
+    ]
+    return markdown(head, body)
+
+
+def significant(number: str) -> str:
+    """Three digits, without an exponent."""
+    value = float(number)
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def memory(rows: Rows) -> str:
+    """Peak memory in multiples of the model's."""
+    body = [
+        [
+            case["ours"]["case"],
+            significant(case["ours"]["p50"]),
+            significant(case["devinterp"]["p50"]) if "devinterp" in case else "",
+            significant(first(case, "floor")["p50"]),  # type: ignore[index]
+            case["ours"]["target"],
+        ]
+        for case in latest([row for row in rows if row["regime"] == "P9"])
+    ]
+    return markdown(["peak beside the model, × the model", "sltfast", "devinterp", "floor", "target"], body)
+
+
+def counts(rows: Rows) -> str:
+    """Launches, host synchronisations and bytes of a step."""
+    body = [
+        [
+            case["ours"]["case"],
+            case["ours"]["unit"],
+            significant(case["ours"]["p50"]),
+            significant(case["devinterp"]["p50"]) if "devinterp" in case else "",
+            case["ours"]["target"],
+        ]
+        for case in latest([row for row in rows if row["regime"] == "P10"])
+    ]
+    return markdown(["one step of all chains", "in", "sltfast", "devinterp", "target"], body)
+
+
 def import_time(rows: Rows) -> str:
     """The statement that names what it imports, against torch."""
     (named,) = (row for row in rows if row["statement"].startswith("from sltfast"))
@@ -124,6 +212,9 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "per_sample": per_sample,
     "comoment": comoment,
     "import_time": import_time,
+    "regimes": regimes,
+    "regimes: memory": memory,
+    "regimes: counts": counts,
 }
 
 
@@ -132,11 +223,11 @@ def filled(text: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         with (RESULTS / f"{found[2]}.csv").open() as file:
-            numbers = TABLES[found[2]](list(csv.DictReader(file)))
+            numbers = TABLES[found[2] + (found[3] or "")](list(csv.DictReader(file)))
         edge = "\n\n" if "\n" in numbers else ""  # a blank line ends the comment, as Markdown sees it
         return found[1] + edge + numbers + edge + "<!-- end -->"
 
-    return re.sub(r"(<!-- from (\w+)\.csv -->).*?<!-- end -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- from (\w+)\.csv(: \w+)? -->).*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
 def main() -> int:
