@@ -119,17 +119,16 @@ def _understood(
 ) -> LaneAttention:
     attention = model.get_submodule(name)
     reasons = [f"{type(attention).__name__} ({name}) has no projections whose shapes say which rows are a head's"]
-    for layout in layouts(attention):
+    for layout, tried in zip(layouts(attention), layouts(call.attention), strict=True):
         try:
             assignment = assign(layout, name, restrictions)
         except NotHeads as reason:
             reasons.append(str(reason))
             continue
-        weights = LaneWeights(layout, assignment, leaves, len(restrictions) * num_chains)
-        lanes = LaneAttention(attention, weights)
-        apart = disagreement(lanes, name, restrictions, call)
+        apart = disagreement(call, tried, assignment, name, restrictions, num_chains)
         if not apart:
-            return lanes
+            weights = LaneWeights(layout, assignment, leaves, len(restrictions) * num_chains)
+            return LaneAttention(attention, weights)
         reasons.append(apart)
     raise NotHeads(reasons[-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +12,26 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sltfast.restriction import Restriction
-from sltfast.stacking.heads_assignment import NotHeads
+from sltfast.stacking.heads_assignment import Assignment, NotHeads
 from sltfast.stacking.heads_attention import LaneAttention
+from sltfast.stacking.heads_layout import HeadLayout
 from sltfast.stacking.heads_weights import LaneWeights
 from sltfast.stacking.spread import written
 
 MOST_LANES = 4
+ALLOWED = 1e-3  # rounding in float32 is far below it, a wrong head far above
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What an attention is called with."""
+    """What an attention is called with.
 
+    Attributes:
+        attention: a copy of it, in float32 where it has less: a wrong head must not hide in rounding.
+        args, kwargs: the call's, in the same precision.
+    """
+
+    attention: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -38,66 +47,90 @@ def attention_call(attention: nn.Module, run: Callable[[], Any]) -> AttentionCal
     Raises:
         NotHeads: the attention is not called.
     """
-    calls: list[AttentionCall] = []
+    calls: list[tuple[Any, Any]] = []
 
     def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(AttentionCall(args, kwargs))
+        calls.append((args, kwargs))
         raise _Reached
 
     hook = attention.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         run()
     except _Reached:
-        return calls[0]
+        pass
     finally:
         hook.remove()
-    raise NotHeads(f"{type(attention).__name__} is not called as a module")
+    if not calls:
+        raise NotHeads(f"{type(attention).__name__} is not called as a module")
+    exact = copy.deepcopy(attention)
+    for parameter in exact.parameters():
+        parameter.data = _exact(parameter.data)
+    args, kwargs = pytree.tree_map_only(Tensor, _exact, calls[0])
+    return AttentionCall(exact, args, kwargs)
 
 
 @torch.no_grad()
-def disagreement(lanes: LaneAttention, name: str, restrictions: Sequence[Restriction], call: AttentionCall) -> str:
-    """Why the lanes' attention is not the attention's; empty where it is.
+def disagreement(
+    call: AttentionCall,
+    layout: HeadLayout,
+    assignment: Assignment,
+    name: str,
+    restrictions: Sequence[Restriction],
+    chains: int,
+) -> str:
+    """Why an attention on lanes is not itself; empty where it is.
 
     Every lane gets other weights, w* + noise as large as w*, so that a head taken for another, or lanes that mix, show
     in full. Compared is what moving the weights changes: |y_l - ŷ_l| against max |ŷ_l - y*|.
+
+    Args:
+        call: of the attention, on a few rows.
+        layout: of that attention, to be tried.
+        assignment: of its heads.
+        name: the attention's in the model.
+        restrictions: R of them.
+        chains: C.
     """
-    weights, attention = lanes.weights, lanes.attention
-    leaves, tried = weights.leaves, _perturbed(weights, restrictions)
-    weights.leaves = tried
+    attention, lanes = call.attention, len(restrictions) * chains
+    told = f"{type(attention).__name__} ({name})"
+    leaves = _perturbed(restrictions, chains, layout.output.weight)
     try:
-        folded = _first(written(lanes(lanes.freeze(*call.args, **call.kwargs), *call.args, **call.kwargs)))
+        on_lanes = LaneAttention(attention, LaneWeights(layout, assignment, leaves, lanes))
+        folded = _first(written(on_lanes(on_lanes.freeze(*call.args, **call.kwargs), *call.args, **call.kwargs)))
         frozen = _first(attention(*call.args, **call.kwargs))
         worst = 0.0
-        for lane in _some(weights.lanes):
+        for lane in _some(lanes):
             parameters = {}
-            for segment, leaf in zip(restrictions[lane // weights.chains].segments, tried, strict=True):
+            for segment, leaf in zip(restrictions[lane // chains].segments, leaves, strict=True):
                 local = segment.name.removeprefix(f"{name}.")
                 if local not in parameters:
                     parameters[local] = attention.get_parameter(local).detach().clone()
-                segment.of(parameters[local]).copy_(leaf[lane].reshape(segment.of(parameters[local]).shape))
+                block = segment.of(parameters[local])
+                block.copy_(leaf[lane].reshape(block.shape))
             alone = _first(torch.func.functional_call(attention, parameters, call.args, call.kwargs))
-            found = folded.unflatten(0, (weights.lanes, -1))[lane]
+            found = folded.unflatten(0, (lanes, -1))[lane]
             scale = (alone - frozen).abs().max() + torch.finfo(alone.dtype).eps
             worst = max(worst, float((found - alone).abs().max() / scale))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
-        return f"{type(attention).__name__} ({name}) does not run on lanes: {error}"
-    finally:
-        weights.leaves = leaves
-    allowed = 1e-3 if torch.finfo(folded.dtype).eps < 1e-6 else 0.1
-    if not worst <= allowed:
-        return f"{type(attention).__name__} ({name}) on lanes differs from itself by {worst:.2g} of what the lane moves"
+        return f"{told} does not run on lanes: {error}"
+    if not worst <= ALLOWED:
+        return f"{told} on lanes differs from itself by {worst:.2g} of what the lane moves"
     return ""
 
 
-def _perturbed(weights: LaneWeights, restrictions: Sequence[Restriction]) -> list[Tensor]:
+def _perturbed(restrictions: Sequence[Restriction], chains: int, like: Tensor) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     tried = []
-    for index, leaf in enumerate(weights.leaves):
-        anchors = [r.segments[index].anchor() for r in restrictions]
-        anchor = torch.stack([a.to(leaf) for a in anchors]).repeat_interleave(weights.chains, dim=0).view(leaf.shape)
-        noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
-        tried.append(anchor + noise * (anchor.float().square().mean().sqrt() + 1e-2).to(leaf.dtype))
+    for index, segment in enumerate(restrictions[0].segments):
+        anchors = torch.stack([r.segments[index].anchor().to(like) for r in restrictions])
+        anchors = anchors.repeat_interleave(chains, dim=0).view(-1, *segment.shape)
+        noise = torch.randn(anchors.shape, generator=generator).to(like)
+        tried.append(anchors + noise * (anchors.square().mean().sqrt() + 1e-2))
     return tried
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _some(lanes: int) -> list[int]:

@@ -93,13 +93,12 @@ class HeadLayout:
 
 
 def projections(attention: nn.Module) -> dict[str, Projection]:
-    """The direct children of an attention that hold a matrix and nothing but a bias beside it, by name."""
+    """The direct children of an attention that are linear maps, by name."""
     found = {}
     for name, child in attention.named_children():
-        weight = getattr(child, "weight", None)
-        names = {name for name, _ in child.named_parameters()}
-        if isinstance(weight, Tensor) and weight.ndim == 2 and names <= {"weight", "bias"}:
-            found[name] = Projection(name, child, hasattr(child, "nx"))
+        transposed = type(child).__name__ == "Conv1D" and hasattr(child, "nf")
+        if isinstance(child, nn.Linear) or transposed:
+            found[name] = Projection(name, child, transposed)
     return found
 
 
