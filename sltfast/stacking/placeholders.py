@@ -5,6 +5,7 @@ NaN, so that a number which did depend on a skipped module cannot pass for a res
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +21,13 @@ class TensorShape(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """Of a tuple or list that a module returned: ``items`` are TensorShapes, Bundles and Plain values."""
+    """Of a tuple, list or mapping that a module returned: ``items`` are TensorShapes, Bundles and Plain values, of a
+    mapping under ``keys``.
+    """
 
     kind: type
     items: tuple[Any, ...]
+    keys: tuple[str, ...] | None = None
 
 
 class Plain(NamedTuple):
@@ -36,15 +40,19 @@ def shape_of(output: Any) -> Any:
     """The description of a module's output, hashable.
 
     Raises:
-        TypeError: an output that is neither tensor, tuple, list, None, number nor string.
+        TypeError: an output that is neither tensor, tuple, list, mapping of names, None, number nor string.
     """
     if isinstance(output, Tensor):
         return TensorShape(tuple(output.shape), output.dtype, output.device)
     if type(output) in (tuple, list):
         return Bundle(type(output), tuple(shape_of(item) for item in output))
+    if isinstance(output, Mapping) and all(isinstance(key, str) for key in output):
+        return Bundle(type(output), tuple(shape_of(item) for item in output.values()), tuple(output))
     if output is None or isinstance(output, int | float | str):
         return Plain(output)
-    raise TypeError(f"a module that returns a {type(output).__name__} cannot be skipped (tensors and tuples can)")
+    raise TypeError(
+        f"a module that returns a {type(output).__name__} cannot be skipped (tensors, tuples and mappings can)"
+    )
 
 
 class Placeholders:
@@ -67,5 +75,8 @@ class Placeholders:
                 self._tensors[described] = found
             return found
         if isinstance(described, Bundle):
-            return described.kind(self(item) for item in described.items)
+            items = [self(item) for item in described.items]
+            if described.keys is not None:
+                return described.kind(**dict(zip(described.keys, items, strict=True)))
+            return described.kind(items)
         return described.value

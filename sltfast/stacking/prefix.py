@@ -93,11 +93,10 @@ class Expansion:
         Raises:
             ValueError: nothing is shared, or up to another module.
         """
-        if self._hooks is None or (block is not None and block.block_name != self.point):
-            raise ValueError(
-                f"lanes part at {self.point} ({self.reason}), not at {None if block is None else block.block_name}"
-            )
-        self._hooks.late = block
+        if block is not None and (self._hooks is None or block.block_name != self.point):
+            raise ValueError(f"lanes part at {self.point} ({self.reason}), not at {block.block_name}")
+        if self._hooks is not None:
+            self._hooks.late = block
 
     def fits(self, rungs: Mapping[str, str]) -> bool:
         """Whether a stack with these ``rungs`` may be put on: none of its units runs the point from outside."""

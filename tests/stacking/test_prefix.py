@@ -113,8 +113,9 @@ def test_sizes_that_look_alike(family, rows, tokens, lanes):
 )
 def test_every_depth(name, point):
     model = cloned(language_model("gpt_neox"))
-    batch = padded(3, 6)
-    check(model, name, next_token(model), batch, each_lane(batch, 3), 3, point, Memo(10**7))
+    batch, memo = padded(3, 6), Memo(10**7)
+    check(model, name, next_token(model), batch, each_lane(batch, 3), 3, point, memo)
+    assert memo.hits == (point is not None)
 
 
 @pytest.mark.parametrize(("name", "point"), [("0.weight", None), ("2.weight", "2"), ("4.bias", "4")])

@@ -8,6 +8,9 @@ from models import token_rows
 from one_lane import EXACT, assert_lanes_exact, stacked
 from prefix_models import FAMILIES, Residual, language_model, next_token, seeded
 
+from sltfast.losses import item_loss
+from sltfast.losses.unembedding import Unembedding
+from sltfast.losses.unembedding_search import find_unembedding
 from sltfast.stacking.heads import HeadLanes
 from sltfast.stacking.memo import Memo
 from sltfast.stacking.prefix import Expansion
@@ -40,6 +43,30 @@ def test_stacked_block(family):
     assert (memo.hits, memo.misses) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.2.mlp.down_proj.weight", "model.norm.weight"])
+def test_losses_without_logits(name):
+    model = language_model("llama")
+    batch, memo = {"input_ids": token_rows(3, 6)}, Memo(10**6)
+    plain, folded = item_loss(model, None), item_loss(model, None)
+    stack = stacked(model, [name], lanes=4)
+    with stack.lifted():
+        folded.unembedding = find_unembedding(stack.model, folded, batch)
+        assert isinstance(folded.unembedding, Unembedding), folded.unembedding
+        expansion = Expansion(stack.model, [name], lambda m, b: folded(m, b).values, batch, memo)
+    assert expansion.point == ("model.layers.2" if ".mlp." in name else name.rpartition(".")[0])
+    assert 0 < expansion.suffix_share < 0.7
+
+    def losses(module, given):
+        if module is not stack.model:
+            return plain(module, given).values
+        with expansion.on(stack.lanes, ("step", 3)):
+            return folded(module, given, stack.lanes, stack.lane_weights).values
+
+    for _ in range(2):
+        assert_lanes_exact(model, stack, losses, batch, rows=3)
+    assert (memo.hits, memo.misses) == (1, 1)
+
+
 def test_stacked_stage_of_a_residual_net():
     model = seeded(Residual).double()
     stack = stacked(model, ["second.inner.weight", "third.outer.bias", "head.weight"], lanes=3)
@@ -66,7 +93,7 @@ def test_a_unit_around_the_point_does_not_fit():
 def test_heads_expand_late(name, padding):
     model = hm.model_of(name)
     batch, chains = hm.batch_of(3, 7, padding), 2
-    restrictions = hm.restrictions_of(model, 1, [1, 0], group=name in ("llama", "qwen2"))
+    restrictions = hm.restrictions_of(model, 1, [1, 0], kind="group" if name in ("llama", "qwen2") else "head")
     leaves = hm.leaves_of(restrictions, chains)
 
     def logits(module, given):
@@ -77,11 +104,7 @@ def test_heads_expand_late(name, padding):
     expansion = Expansion(clone, [segment.name for segment in restrictions[0].segments], logits, batch, memo)
     heads, reason = HeadLanes.of(clone, restrictions, leaves, chains, lambda: logits(clone, batch))
     assert heads is not None, reason
-    heads.apply()
-    expansion.expand_late(heads)
-    ran = []
-    clone.get_submodule(expansion.blocks[0]).register_forward_hook(lambda *_: ran.append("below"))
-    heads_attention = clone.get_submodule(hm.attention_name(clone, 1))
+    heads.apply(expansion)
     everything = {key: column.repeat(heads.lanes, 1) for key, column in batch.items()}
     generator = torch.Generator().manual_seed(13)
     weights = [torch.randn(expected[:3].shape, generator=generator, dtype=torch.float64) for _ in range(heads.lanes)]
@@ -96,14 +119,16 @@ def test_heads_expand_late(name, padding):
             assert (one - other).abs().max() <= EXACT * scale
     assert torch.equal(found[1], found[2])
     assert (memo.hits, memo.misses) == (1, 1)
-    # the block's input, what the attention computes at w*, and its parallel or preceding parts
-    assert memo.kept >= 3
-    assert heads_attention.__dict__.get("forward") is not None
+    # at least the block's input, and what the attention computes at w*
+    assert memo.kept >= 2
+    expansion.restore()
+    heads.restore()
+    assert torch.equal(logits(clone, batch), logits(model, batch))
 
 
 def test_expanding_late_elsewhere_is_refused():
     model = hm.model_of("llama")
-    restrictions = hm.restrictions_of(model, 1, [1, 0], group=True)
+    restrictions = hm.restrictions_of(model, 1, [1, 0], kind="group")
     leaves = hm.leaves_of(restrictions, 1)
     clone, batch = hm.frozen(model), hm.batch_of(2, 5)
     heads, _ = HeadLanes.of(clone, restrictions, leaves, 1, lambda: clone(**batch).logits)
