@@ -17,6 +17,7 @@ _LAZY = {
     "restriction_names": "sltfast.restriction.masks",
     "preview_weight_restriction": "sltfast.restriction.preview",
     "sample": "sltfast.sampling",
+    "sample_restrictions": "sltfast.restricted",
     "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
     "compute_llc": "sltfast.estimators.llc",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
+    from sltfast.restricted import sample_restrictions as sample_restrictions
     from sltfast.restriction.masks import create_param_masks as create_param_masks
     from sltfast.restriction.masks import head_names as head_names
     from sltfast.restriction.masks import restriction_names as restriction_names

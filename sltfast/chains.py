@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,27 +18,32 @@ from sltfast.data import as_source
 from sltfast.errors import AllChainsDied
 from sltfast.isolation import surroundings
 from sltfast.losses import ItemLoss, check_tokens, item_loss
-from sltfast.observables import ObservableSpec, resolve_observables
+from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
 from sltfast.results.identity import run_identity
 from sltfast.results.layout import ArraySpec, layout
 from sltfast.results.record import attributes, start_values
 from sltfast.results.store import MemoryStore, Store, ZarrStore
-from sltfast.results.tree import existing_run, open_run, tree_from_memory
+from sltfast.results.tree import Existing, existing_run, open_run, tree_from_memory
 from sltfast.results.writer import Writer
 from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.lanes import Cell
-from sltfast.sampler.plan import Planner
+from sltfast.sampler.plan import Plan, Planner
 from sltfast.sampler.precision import check_precision, compute_dtype, computing
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.trial import trial
+from sltfast.stacking.memo import Memo
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+MEMO_SHARE = 0.2  # of the memory that is free, for what does not move of batches that come again
 
 
 class Wanted(NamedTuple):
@@ -86,89 +93,89 @@ def run_chains(
         check_tokens(model, source.sample())
     _warn(config)
     with surroundings(config.init_seed, where), computing(config.precision, where):
-        seen = resolve_observables(
-            observables,
-            batches_per_draw=request.batches_per_draw,
-            batch_size=config.batch_size,
-            seed=request.obs_seed,
-            device=where,
-            buffer_size=request.buffer_size,
-        )
-        if request.loss_fn is None:
-            for observable in seen:
-                check_tokens(model, observable.source.sample())
+        seen = _observables(observables, model, config, request, where)
         clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
         shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
         no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
         specs = layout(config, seen, shapes, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
-        results: dict[str, xr.DataTree] = {}
-        left: list[_Place] = []
-        plans: list[dict[str, Any]] = []
+        places: list[_Place] = []
         for name, restriction in restrictions.items():
-            place = _Place(name, restriction, paths[name], attributes(config, seen, restriction, where), False)
-            if place.path is not None:  # reading every weight and row is worth it only where runs could be mixed up
+            attrs, path = attributes(config, seen, restriction, where), paths[name]
+            existing = Existing("", {})
+            if path is not None:  # reading every weight and row is worth it only where runs could be mixed up
                 identity = run_identity(model, source, restriction, seen, loss)
-                place.attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
-                existing = existing_run(place.path, place.attrs)
-                if existing.state == "complete":
-                    results[name] = open_run(place.path)
-                    continue
-                if existing.state == "interrupted":
-                    plans.append(existing.plan)
-                place = place._replace(resume=existing.state == "interrupted")
-            left.append(place)
+                attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
+                existing = existing_run(path, attrs)
+            places.append(_Place(name, restriction, path, attrs, existing))
+        left = [place for place in places if place.existing.state != "complete"]
+        stores: dict[str, Store] = {}
         if left:
-            planner = Planner(
-                config, request, clone, loss, streams, seen, where, [p.restriction for p in left], no_logits
-            )
-            plan = planner.plan(plans)
-            for place in left:
-                place.attrs["sltfast"]["plan"] = plan.record(place.restriction)
+            memo = Memo(int(MEMO_SHARE * free_bytes(where)))
+            builder = EngineBuilder(config, clone, loss, streams, where, [p.restriction for p in left], memo)
+            planner = Planner(config, request, builder, no_logits)
+            plan = planner.plan({cell: p.existing.plan for cell, p in enumerate(left) if p.existing.plan})
+            for cell, place in enumerate(left):
+                place.attrs["sltfast"]["plan"] = plan.record(cell, place.restriction)
             if request.plan:
                 print(plan.text())  # noqa: T201  (what was asked for)
-            recorded = shapes.positions if request.save_token_losses or config.num_init_loss_batches else None
-            total = config.num_steps * config.num_chains * len(left)
-            with Progress(total, shown=request.progress) as bar:
+            with Progress(config.num_steps * config.num_chains * len(left), shown=request.progress) as bar:
+                recorded = shapes.positions if request.save_token_losses or config.num_init_loss_batches else None
                 baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
                 at_init = baseline.step_losses(config.num_steps)
                 start = start_values(baseline, at_init, config, seen, dataset_loss=request.dataset_init_loss)
-                cells = [Cell(p.name, p.restriction, _store(p, specs, config)) for p in left]
-                for cell in cells:
-                    for name, values in start.items():
-                        cell.store.put_whole(name, values)
+                stores = {place.name: _store(place, specs, config, start) for place in left}
                 on_disk = any(place.path is not None for place in left)
-                writer = Writer(threaded=on_disk or where.type == "cuda")
                 problem = Problem(
                     config=config,
                     loss=loss,
                     streams=streams,
                     observables=seen,
-                    cells=cells,
+                    cells=[Cell(place.name, place.restriction, stores[place.name]) for place in left],
                     init_losses=at_init,
                     device=where,
                     save_token_losses=request.save_token_losses,
                     tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
-                    writer=writer,
+                    writer=Writer(threaded=on_disk or where.type == "cuda"),
                     progress=bar,
                     engine_for=planner.engine_for,
                 )
-                completed = False
-                try:
-                    Run(problem).chains(plan.groups)
-                    writer.drain()
-                    completed = True
-                finally:
-                    writer.close()
-                    for cell in cells:
-                        cell.store.close(completed)
-            for place, cell in zip(left, cells, strict=True):
-                if isinstance(cell.store, MemoryStore):
-                    results[place.name] = tree_from_memory(cell.store, place.attrs, completed)
-                elif place.path is not None:
-                    results[place.name] = open_run(place.path)
-    return {name: _checked(results[name]) for name in wanted}
+                _run(problem, plan)
+    return {place.name: _checked(_tree(place, stores)) for place in places}
+
+
+def _observables(
+    specs: Mapping[str, ObservableSpec] | None,
+    model: nn.Module,
+    config: SamplerConfig,
+    request: Request,
+    device: torch.device,
+) -> list[Observable]:
+    seen = resolve_observables(
+        specs,
+        batches_per_draw=request.batches_per_draw,
+        batch_size=config.batch_size,
+        seed=request.obs_seed,
+        device=device,
+        buffer_size=request.buffer_size,
+    )
+    if request.loss_fn is None:
+        for observable in seen:
+            check_tokens(model, observable.source.sample())
+    return seen
+
+
+def _run(problem: Problem, plan: Plan) -> None:
+    completed = False
+    try:
+        Run(problem).chains(plan.groups)
+        problem.writer.drain()
+        completed = True
+    finally:
+        problem.writer.close()
+        for cell in problem.cells:
+            cell.store.close(completed)
 
 
 class _Place(NamedTuple):
@@ -178,7 +185,25 @@ class _Place(NamedTuple):
     restriction: Restriction
     path: Path | None
     attrs: dict[str, Any]
-    resume: bool
+    existing: Existing
+
+
+def _store(place: _Place, specs: Sequence[ArraySpec], config: SamplerConfig, start: Mapping[str, np.ndarray]) -> Store:
+    store: Store = MemoryStore(specs if place.path is None else [])
+    if place.path is not None:
+        resume = place.existing.state == "interrupted"
+        store = ZarrStore(place.path, specs, place.attrs, config.step_of, resume=resume)
+    for name, values in start.items():
+        store.put_whole(name, values)
+    return store
+
+
+def _tree(place: _Place, stores: Mapping[str, Store]) -> xr.DataTree:
+    if place.path is not None:
+        return open_run(place.path)
+    store = stores[place.name]
+    assert isinstance(store, MemoryStore)
+    return tree_from_memory(store, place.attrs, completed=True)
 
 
 def _without_logits(
@@ -200,10 +225,11 @@ def _without_logits(
     return reason
 
 
-def _store(place: _Place, specs: Sequence[ArraySpec], config: SamplerConfig) -> Store:
-    if place.path is None:
-        return MemoryStore(specs)
-    return ZarrStore(place.path, specs, place.attrs, config.step_of, resume=place.resume)
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _resolved(path: str | Path | None) -> Path | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def tree_from_memory(store: MemoryStore, attrs: Mapping[str, Any], completed: bool) -> xr.DataTree:
+def tree_from_memory(store: MemoryStore, attrs: Mapping[str, Any], *, completed: bool) -> xr.DataTree:
     """The recorded arrays as a tree."""
     import xarray as xr
 

@@ -31,11 +31,14 @@ class Flight:
     Args:
         problem: what all passes share.
         lanes: the chains that fly.
-        engine, transition: theirs, perhaps used by an earlier flight of as many lanes.
+        engine: theirs, perhaps used by an earlier flight of as many lanes.
+        transition: likewise.
+        alone: no other flight takes the same steps beside it.
     """
 
-    def __init__(self, problem: Problem, lanes: Lanes, engine: Engine, transition: Transition) -> None:
+    def __init__(self, problem: Problem, lanes: Lanes, engine: Engine, transition: Transition, *, alone: bool) -> None:
         self.problem, self.lanes, self.engine, self.transition = problem, lanes, engine, transition
+        self.alone = alone
         self.config = problem.config
         self.chains = lanes.chains
         own = [self.config.noise_chain(chain) if len(problem.streams) > 1 else 0 for chain in self.chains]
@@ -89,7 +92,8 @@ class Flight:
     def _batch(self, k: int) -> LaneBatch:
         shared = self.lane_streams[0]
         if all(stream is shared for stream in self.lane_streams):
-            return LaneBatch(shared.batch(k, self.problem.device), True, ("step", self.streams[0], k))
+            key = None if self.alone else ("step", k)
+            return LaneBatch(shared.batch(k, self.problem.device), True, key)
         rows = np.concatenate([stream.rows(k) for stream in self.lane_streams])
         return LaneBatch(fetch(shared.source, rows, self.problem.device), False)
 

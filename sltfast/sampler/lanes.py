@@ -42,6 +42,11 @@ class Lanes:
         """The chain of each lane."""
         return [chain for part in self.parts for chain in part.chains]
 
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """The cells that take part."""
+        return tuple(part.cell for part in self.parts)
+
     def __len__(self) -> int:
         return sum(len(part.chains) for part in self.parts)
 

@@ -51,17 +51,16 @@ class Run:
 
     def _flight(self, lanes: Lanes, *, alone: bool) -> Flight:
         """A pass ready to begin; one that is alone takes over the engine of the one before, if it fits."""
-        cells = tuple(part.cell for part in lanes.parts)
-        if alone and self._last is not None and self._last[:2] == (cells, len(lanes)):
-            return Flight(self.problem, lanes, *self._last[2:])
+        if alone and self._last is not None and self._last[:2] == (lanes.cells, len(lanes)):
+            return Flight(self.problem, lanes, *self._last[2:], alone=True)
         if self._last is not None:
             self._last[2].close()
             self._last = None
         engine = self.problem.engine_for(lanes)
         transition = Transition(self.problem.config, engine.arena, lanes.chains, self.problem.device)
         if alone:
-            self._last = (cells, len(lanes), engine, transition)
-        return Flight(self.problem, lanes, engine, transition)
+            self._last = (lanes.cells, len(lanes), engine, transition)
+        return Flight(self.problem, lanes, engine, transition, alone=alone)
 
     def _name(self, group: Sequence[Lanes]) -> str:
         names = list(dict.fromkeys(self.problem.cells[p.cell].name for lanes in group for p in lanes.parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,10 +15,11 @@ LADDER = ("stacked", "vmap", "sequential")
 
 
 class EngineChoice(NamedTuple):
-    """``name`` of an engine; ``why`` not one further up the ladder, "" where it is the first."""
+    """``name`` of an engine; ``why`` not one further up the ladder, "" where it is the first; ``facts`` about it."""
 
     name: str
     why: str
+    facts: dict[str, Any]
 
 
 def ladder(requested: str, config: SamplerConfig, model: nn.Module) -> tuple[tuple[str, ...], str]:
@@ -59,14 +60,15 @@ def choose(
     reasons = [reason] if reason else []
     for name in names:
         if name == "sequential":
-            return EngineChoice(name, "; ".join(reasons))
+            return EngineChoice(name, "; ".join(reasons), {})
         try:
             engine = build(name)
             refusal = disagreement(engine)
+            facts = engine.facts()
             engine.close()
         except Exception as error:
             refusal = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if refusal is None:
-            return EngineChoice(name, "; ".join(reasons))
+            return EngineChoice(name, "; ".join(reasons), facts)
         reasons.append(f"{name}: {refusal}")
     raise ValueError(f"engine={requested!r} cannot be used here: {reasons[-1]} (engine='auto' picks one that can)")

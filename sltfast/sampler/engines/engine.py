@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from sltfast.arena import Arena
 from sltfast.losses import ItemLosses, Objective
+from sltfast.stacking.memo import Key
 
 
 class LaneBatch(NamedTuple):
@@ -23,7 +23,7 @@ class LaneBatch(NamedTuple):
 
     data: Any
     shared: bool
-    key: Hashable = None
+    key: Key | None = None
 
 
 class Engine(Protocol):
