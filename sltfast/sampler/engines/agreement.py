@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sltfast.arena import Leaf
+from sltfast.arena import Arena, Leaf
 from sltfast.clone import structural_clone
 from sltfast.losses import ItemLoss
 from sltfast.sampler.engines.engine import Engine, LaneBatch
@@ -19,25 +20,32 @@ LOSS_ROUNDINGS, GRADIENT_ROUNDINGS = 1e3, 1e4
 LOW_ROUNDINGS = 32.0
 
 
+PART = 1 << 16  # coordinates looked at together: the trial needs no memory of the model's size for itself
+
+
 @torch.no_grad()
 def _perturb(engine: Engine) -> None:
     generator = torch.Generator().manual_seed(0)
     for block in engine.arena.blocks:
         for index in range(len(block.leaves)):
             rows = block.rows(index)
-            scale = PERTURBATION * (rows.abs().mean() + 1e-3)
-            noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
-            for share in block.shares:
-                mask = share.masks[index]
-                kept = noise[share.lanes].to(rows.device)
-                rows[share.lanes] += scale * (kept if mask.numel() == 0 else kept * mask)
+            scale = PERTURBATION * (float(torch.linalg.vector_norm(rows, 1)) / max(1, rows.numel()) + 1e-3)
+            width = max(1, PART // len(rows))
+            for start in range(0, rows.shape[1], width):
+                part = rows[:, start : start + width]
+                noise = torch.randn(part.shape, generator=generator, dtype=rows.dtype).mul_(scale).to(rows.device)
+                for share in block.shares:
+                    mask = share.masks[index]
+                    kept = noise[share.lanes]
+                    part[share.lanes] += kept * mask[start : start + width] if mask.numel() else kept
         block.refresh_low()
 
 
 def disagreement(engine: Engine, clone: nn.Module, loss: ItemLoss, data: Any, device: torch.device) -> str | None:
     """How losses or gradients of an engine differ from one chain's at the same weights; None where they agree.
 
-    The first and the last lane are compared. The arena is at w* again afterwards.
+    The first and the last lane are compared, each gradient as soon as it is formed: beside the engine's weights and
+    gradients no more than a tensor is held. The arena is at w* again afterwards.
 
     Args:
         engine: to be tried.
@@ -52,9 +60,10 @@ def disagreement(engine: Engine, clone: nn.Module, loss: ItemLoss, data: Any, de
             _perturb(engine)
             total, losses = engine.objective(LaneBatch(data, True), 1.0)
             arena.backward(total)
+            del total
             gradients = [g for block in arena.take_gradients() for g in block]
             for lane in sorted({0, arena.lanes - 1}):
-                reason = _differs(engine, lane, losses.values, gradients, structural_clone(clone, device), loss, data)
+                reason = _differs(arena, lane, losses.values, gradients, structural_clone(clone, device), loss, data)
                 if reason is not None:
                     return reason
         finally:
@@ -63,61 +72,98 @@ def disagreement(engine: Engine, clone: nn.Module, loss: ItemLoss, data: Any, de
     return None
 
 
+class _Comparison:
+    """Squared norms of one chain's gradient, and of its difference from a lane's."""
+
+    def __init__(self, arena: Arena, lane: int, gradients: list[Tensor | None]) -> None:
+        self.lane, self.restriction = lane, lane // (arena.lanes // arena.num_restrictions)
+        self.square = self.difference = 0.0
+        self._left: dict[str, list[tuple[Leaf, Tensor | None]]] = {}
+        for leaf, gradient in zip(arena.leaves, gradients, strict=True):
+            self._left.setdefault(leaf.name, []).append((leaf, gradient))
+
+    def add(self, name: str, expected: Tensor | None) -> None:
+        """Compare a parameter's gradient (None: there is none)."""
+        for leaf, gradient in self._left.pop(name, []):
+            segment = leaf.segments[self.restriction]
+            mask = None if segment.mask is None else segment.mask.view(segment.shape)
+            block = None if expected is None else segment.of(expected).reshape(segment.shape)
+            given = None
+            if gradient is not None:
+                given = gradient[self.lane] if gradient.shape == leaf.tensor.shape else gradient
+            for a, b in _parts(block, given, mask):
+                self.square += float(a.square().sum())
+                self.difference += float(a.sub_(b).square().sum())
+
+    def add_unused(self) -> None:
+        """Parameters that one chain's loss does not use."""
+        for name in list(self._left):
+            self.add(name, None)
+
+
+def _parts(a: Tensor | None, b: Tensor | None, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two gradients (None: 0) in float64, some rows at a time, without what stays."""
+    one = a if a is not None else b
+    if one is None:
+        return
+    rows = max(1, PART * max(1, len(one)) // max(1, one.numel())) if one.ndim else 1
+    for start in range(0, len(one) if one.ndim else 1, rows):
+        at = slice(start, start + rows) if one.ndim else ...
+        like = one[at]
+        both = [torch.zeros_like(like, dtype=torch.float64) if g is None else g[at].double() for g in (a, b)]
+        if a is not None and a.dtype == torch.float64:
+            both[0] = both[0].clone()
+        if mask is not None:
+            both = [g * mask[at].to(g.device) for g in both]
+        yield both[0], both[1]
+
+
 def _differs(
-    engine: Engine,
+    arena: Arena,
     lane: int,
-    values: torch.Tensor,
-    gradients: list[torch.Tensor | None],
+    values: Tensor,
+    gradients: list[Tensor | None],
     alone: nn.Module,
     loss: ItemLoss,
     data: Any,
 ) -> str | None:
-    arena, parameters = engine.arena, dict(alone.named_parameters())
-    leaves: list[Leaf] = arena.leaves
-    restriction = lane // (arena.lanes // arena.num_restrictions)
-    with torch.no_grad():
-        for name in {leaf.segments[restriction].name for leaf in leaves}:
-            parameters[name].data = parameters[name].detach().clone()
-        for leaf in leaves:
-            segment = leaf.segments[restriction]
-            block = segment.of(parameters[segment.name].data)
-            block.copy_(leaf.tensor[lane].reshape(block.shape))
-    moved = {leaf.segments[restriction].name: parameters[leaf.segments[restriction].name] for leaf in leaves}
-    for parameter in moved.values():
+    parameters = dict(alone.named_parameters())
+    comparison = _Comparison(arena, lane, gradients)
+    copied: set[str] = set()
+    for leaf in arena.leaves:
+        segment, parameter = leaf.segments[comparison.restriction], parameters[leaf.name]
+        own = leaf.tensor.detach()[lane]
+        if segment.whole and own.dtype == parameter.dtype:
+            parameter.data = own
+            continue
+        if leaf.name not in copied:
+            copied.add(leaf.name)
+            parameter.data = parameter.detach().clone()
+        block = segment.of(parameter.data)
+        block.copy_(own.reshape(block.shape))
+    moved = {leaf.name: parameters[leaf.name] for leaf in arena.leaves}
+    for name, parameter in moved.items():
         parameter.requires_grad_()
+
+        def formed(parameter: Tensor, name: str = name) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            comparison.add(name, gradient)
+
+        parameter.register_post_accumulate_grad_hook(formed)
     total, expected = loss.objective(alone, data, 1, 1.0)
-    total.backward(inputs=list(moved.values()))
-    rounding = max(float(torch.finfo(parameter.dtype).eps) for parameter in moved.values())
-    of_loss, of_gradient = (LOSS_ROUNDINGS, GRADIENT_ROUNDINGS) if rounding < 1e-6 else (LOW_ROUNDINGS, LOW_ROUNDINGS)
     mine = values.unflatten(0, (arena.lanes, -1))[lane].double()
     theirs = expected.values.double()
+    rounding = max(float(torch.finfo(parameter.dtype).eps) for parameter in moved.values())
+    of_loss, of_gradient = (LOSS_ROUNDINGS, GRADIENT_ROUNDINGS) if rounding < 1e-6 else (LOW_ROUNDINGS, LOW_ROUNDINGS)
     if mine.shape != theirs.shape:
         return f"it gives losses of shape {list(mine.shape)} where one chain gives {list(theirs.shape)}"
     apart = float((mine - theirs).nan_to_num(0.0).abs().max())
     allowed = of_loss * rounding * (1.0 + float(theirs.nan_to_num(0.0).abs().max()))
     if apart > allowed or not torch.equal(mine.isnan(), theirs.isnan()):
         return f"its losses differ from one chain's by {apart:.3g} (rounding explains {allowed:.3g})"
-    square = difference = 0.0
-    for leaf, gradient in zip(leaves, gradients, strict=True):
-        segment = leaf.segments[restriction]
-        whole = moved[segment.name].grad
-        expected_gradient = None if whole is None else segment.of(whole).double().flatten()
-        given = None if gradient is None else _lane(gradient, leaf, lane).double().flatten()
-        if segment.mask is not None:
-            moving = segment.mask.to(mine.device)
-            expected_gradient = None if expected_gradient is None else expected_gradient[moving]
-            given = None if given is None else given[moving]
-        one = next((g for g in (expected_gradient, given) if g is not None), None)
-        if one is None:
-            continue
-        nothing = torch.zeros_like(one)
-        a, b = (nothing if g is None else g for g in (expected_gradient, given))
-        square += float(a.square().sum())
-        difference += float((a - b).square().sum())
+    total.backward(inputs=list(moved.values()))
+    comparison.add_unused()
+    square, difference = comparison.square, comparison.difference
     if difference**0.5 > of_gradient * rounding * square**0.5 + of_loss * rounding:
         return f"its gradient differs from one chain's by {difference**0.5:.3g} of {square**0.5:.3g}"
     return None
-
-
-def _lane(gradient: torch.Tensor, leaf: Leaf, lane: int) -> torch.Tensor:
-    return gradient[lane] if gradient.shape == leaf.tensor.shape else gradient
