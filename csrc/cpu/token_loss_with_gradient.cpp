@@ -17,7 +17,8 @@
 namespace sltfast {
 namespace {
 
-constexpr int64_t kSlab = 1 << 24;        // values of E that are kept: 64 MiB
+// Values of E that are kept: 64 MiB at most, and no more than dW has.
+constexpr int64_t kSlab = 1 << 24, kSmallSlab = 1 << 20;
 constexpr int64_t kSharedSlab = 1 << 19;  // values up to which several chains share a slab
 constexpr int64_t kTaskRows = 256, kTileValues = 1 << 18;
 constexpr int64_t kWorthATile = 256;  // columns
@@ -39,7 +40,9 @@ class WeightedPass {
         weights_(weights) {
     const int64_t tokens = std::max<int64_t>(p.tokens, 1);
     const int64_t vocabulary = std::max<int64_t>(p.vocabulary, 1);
-    const int64_t rows = keeps_ ? std::max<int64_t>(kSlab / vocabulary, 32) : tokens;
+    const int64_t own = p.shares_unembedding() ? 1 : p.chains;
+    const int64_t slab = std::clamp(own * vocabulary * p.depth, kSmallSlab, kSlab);
+    const int64_t rows = keeps_ ? std::max<int64_t>(slab / vocabulary, 32) : tokens;
     unit_rows_ = blocks_of(tokens, blocks_of(tokens, rows));
     units_ = std::max<int64_t>(1, std::min(p.chains, kSharedSlab / (tokens * vocabulary)));
     if (unit_rows_ < tokens) units_ = 1;
@@ -59,7 +62,6 @@ class WeightedPass {
       return added ? torch::stable::new_empty(like, shape, p.computed)
                    : torch::stable::new_zeros(like, shape, p.computed);
     };
-    const int64_t own = p.shares_unembedding() ? 1 : p.chains;
     dhidden = empty(true, {p.chains, p.tokens, p.depth});
     dunembedding = empty(wants_unembedding, {own, p.vocabulary, p.depth});
     dbias = empty(wants_bias, {p.shares_bias() ? 1 : p.chains, p.vocabulary});
