@@ -54,11 +54,18 @@ class Unembedding:
         """[B, T, d] hidden states of a forward that forms no logits; None where that forward is not to be seen through:
         it is run lane by lane, or under vmap.
         """
-        with replaced_forward(model.get_submodule(self.module), _Placeholder()) as seen:
-            model(ids, **given)
-        if len(seen.hidden) != 1 or torch._C._functorch.is_functorch_wrapped_tensor(seen.hidden[0]):
+        head, seen = model.get_submodule(self.module), _Placeholder()
+        for _ in range(2):  # a folded model may settle in its first forward, and put its own forwards back
+            seen.hidden.clear()
+            with replaced_forward(head, seen):
+                model(ids, **given)
+                settled = head.forward is seen
+            if settled:
+                break
+        # a forward on other rows may come before the one that was asked for
+        if not settled or not seen.hidden or torch._C._functorch.is_functorch_wrapped_tensor(seen.hidden[-1]):
             return None
-        hidden: Tensor = seen.hidden[0]
+        hidden = seen.hidden[-1]
         return hidden if hidden.shape[:-1] == ids.shape else None
 
     def weights(self, model: nn.Module, lane_weights: LaneWeights | None = None) -> tuple[Tensor, Tensor | None]:
@@ -87,13 +94,14 @@ class _Placeholder:
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Any) -> Iterator[Any]:
-    """Let a module run another forward for a while; gives that forward."""
+    """Let a module run another forward for a while, unless a further one takes its place; gives that forward."""
     own = module.__dict__.get("forward")
     module.forward = forward
     try:
         yield forward
     finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
+        if module.__dict__.get("forward") is forward:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own

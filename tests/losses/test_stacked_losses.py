@@ -4,6 +4,8 @@ import pytest
 import torch
 from causal_models import batches, made
 from one_lane import lane_weights, stacked
+from torch import nn
+from torch.nn import functional
 
 from sltfast.losses import item_loss
 from sltfast.stacking import Stack
@@ -11,8 +13,21 @@ from sltfast.stacking import Stack
 LANES = 3
 
 
-def check(family, kind, masks, units=(), loop=False):
+class ReadsAnothers(nn.Module):
+    """A layer that multiplies by the weight of a module which it does not run."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def forward(self, x):
+        return functional.linear(x, self.held.weight, self.held.bias)
+
+
+def check(family, kind, masks, units=(), loop=False, change=None):
     model, batch = made(family), batches()[kind]
+    if change is not None:
+        change(model)
     if units:
         model.set_attn_implementation("eager")  # sdpa has no batching rule, and says so
     plain, loss = item_loss(model, None), item_loss(model, None)
@@ -56,6 +71,14 @@ def test_part_of_the_unembedding_moves():
 
 def test_a_frozen_unembedding_is_shared():
     assert check("llama", "plain", ["model.layers.1.*"]).unembedding is not None
+
+
+def test_a_stack_that_settles_at_its_first_call():
+    def change(model):
+        layer = model.gpt_neox.layers[1].mlp
+        layer.dense_h_to_4h = ReadsAnothers(layer.dense_h_to_4h)
+
+    assert check("neox", "plain", None, change=change).unembedding is not None
 
 
 @pytest.mark.parametrize("loop", [False, True])
