@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from sltfast.stacking.lanes import Habit
 from sltfast.stacking.site import Site
@@ -16,6 +18,21 @@ ONE_BY_ONE = 32  # up to this many lanes, a row gather each is faster than one g
 
 def embedding(site: Site) -> Callable[..., Tensor]:
     """``nn.Embedding``; the row at ``padding_idx`` gets no gradient."""
+    return _gather(site)
+
+
+def own_embedding(site: Site) -> Callable[..., Any]:
+    """A subclass with a forward of its own (scaled rows, positions from a mask): that forward, its gather folded."""
+    gather = _gather(site)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with _Gathering(gather, site.module._parameters["weight"]):
+            return site.forward(*args, **kwargs)
+
+    return forward
+
+
+def _gather(site: Site) -> Callable[[Tensor], Tensor]:
     module: Any = site.module
     lanes, habit = site.lanes, Habit(site.lanes)
     table = site.moving("weight")
@@ -30,6 +47,22 @@ def embedding(site: Site) -> Callable[..., Tensor]:
         return lanes.spread(rows.view(lanes.count, *input.shape, -1))
 
     return forward
+
+
+class _Gathering(TorchFunctionMode):
+    """While it is on, ``F.embedding`` of the guarded table gathers from the lanes' tables."""
+
+    def __init__(self, gather: Callable[[Tensor], Tensor], guard: Any) -> None:
+        super().__init__()
+        self.gather, self.guard = gather, guard
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Replace that one call."""
+        if func is F.embedding and len(args) > 1 and args[1] is self.guard:
+            return self.gather(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def is_plain(module: Any) -> bool:

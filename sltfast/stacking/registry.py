@@ -10,11 +10,12 @@ from typing import Any
 from torch import nn
 
 from sltfast.stacking.convolutions import convolution
-from sltfast.stacking.embeddings import embedding, is_plain
+from sltfast.stacking.embeddings import embedding, is_plain, own_embedding
 from sltfast.stacking.linear import conv1d, is_linear, linear
 from sltfast.stacking.norms import batch_norm, group_norm, layer_norm, own_rms_norm, rms_norm
 from sltfast.stacking.site import Site
 
+OWN_FORWARD = (own_embedding, own_rms_norm)  # rules that run a forward not known here
 Rule = Callable[[Site], Callable[..., Any]]
 
 _RULES: dict[Any, Rule] = {
@@ -38,9 +39,11 @@ def rule_of(module: nn.Module) -> Rule | None:
     rule = conv1d if forward is _hugging_face_conv1d() else _RULES.get(forward)
     if rule in (linear, conv1d) and not is_linear(module):
         return None
-    if rule is embedding and not is_plain(module):
-        return None
-    return own_rms_norm if rule is None and _is_own_rms_norm(module) else rule
+    if rule is None and _is_own_rms_norm(module):
+        return own_rms_norm
+    if rule is None and isinstance(module, nn.Embedding) and [*module._parameters] == ["weight"]:
+        rule = own_embedding
+    return None if rule in (embedding, own_embedding) and not is_plain(module) else rule
 
 
 def _hugging_face_conv1d() -> Any:

@@ -14,7 +14,7 @@ from sltfast.stacking.guard import Guard, GuardedWeight
 from sltfast.stacking.lanes import Lanes
 from sltfast.stacking.opening import with_other_rows
 from sltfast.stacking.pieces import MovingWeight, Piece
-from sltfast.stacking.registry import rule_of
+from sltfast.stacking.registry import OWN_FORWARD, Rule, rule_of
 from sltfast.stacking.site import Site
 from sltfast.stacking.unit import Unit
 
@@ -62,7 +62,7 @@ class Stack:
         self._guards: dict[int, MovingWeight] = {}  # by id of the guard that stands where the weight was
         self._checkpointing: list[tuple[Any, bool]] = []
         self._kept: list[Any] = [*parameters.values()]  # their ids are keys
-        self._rules: dict[str, str] = {}
+        self._rules: dict[str, Rule] = {}
         self._running: dict[str, Unit] = {}
         self._is_open = False
         self._patch()
@@ -75,7 +75,7 @@ class Stack:
     @property
     def rungs(self) -> dict[str, str]:
         """The rung of every patched module by name: "registry", "vmap" or "loop"."""
-        return {**self._rules, **{name: unit.rung for name, unit in self._running.items()}}
+        return {**dict.fromkeys(self._rules, "registry"), **{name: unit.rung for name, unit in self._running.items()}}
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -152,10 +152,12 @@ class Stack:
                 module.gradient_checkpointing = False
 
     def promote(self, name: str) -> bool:
-        """Run the module above ``name`` whole; False where there is none above."""
+        """Run the module above ``name`` whole, or that one where its own forward may have read it; False: none is."""
         modules = dict(self.model.named_modules(remove_duplicate=False))
         covering = next((unit for unit in self._running if _below(name, unit)), None)
         name = name if covering is None else covering
+        if self._rules.get(name) in OWN_FORWARD:
+            name = f"{name}.weight"  # its own forward reads the weight in a way that is not known: it is the unit
         while name:
             name = name.rpartition(".")[0]
             if not _is_container(modules[name]):
@@ -239,7 +241,7 @@ class Stack:
             return
         done[id(module)] = name
         if rule is not None:
-            self._rules[name] = "registry"
+            self._rules[name] = rule
             self._replace(module, rule(Site(module, name, own, self.folding)))
         for key, child in module.named_children():
             self._walk(child, f"{name}.{key}" if name else key, done)

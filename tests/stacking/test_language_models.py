@@ -24,3 +24,19 @@ def test_every_lane_is_the_lane_alone(name: str) -> None:
     assert check_stack(stack, token_losses, batch) is None
     assert_lanes_exact(model, stack, token_losses, batch, rows=3)
     assert_lanes_exact(model, stack, token_losses, token_rows(2, 5, hugging_face.VOCABULARY), rows=2)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "Gemma", "OPT", "Bloom", "Qwen3", "Phi3"])
+def test_nothing_but_folded_modules(name: str) -> None:
+    model = hugging_face.tiny(name)
+    stack = stacked(model, None, lanes=2)
+    item_loss(model, None)(stack.model, stack.expand(token_rows(3, 5, hugging_face.VOCABULARY)))
+    assert set(stack.rungs.values()) == {"registry"}
+
+
+def test_a_module_that_cannot_fold_does_not_hold_back_the_rest() -> None:
+    model = hugging_face.tiny("Mamba")
+    stack = stacked(model, None, lanes=2)
+    item_loss(model, None)(stack.model, stack.expand(token_rows(3, 5, hugging_face.VOCABULARY)))
+    units = {name for name, rung in stack.rungs.items() if rung != "registry"}
+    assert units == {"backbone.layers.0.mixer", "backbone.layers.1.mixer"}

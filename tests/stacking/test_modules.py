@@ -204,6 +204,21 @@ def test_parametrized_weights() -> None:
     assert held(model, normal(5, 4), squares) == {"registry", "vmap"}
 
 
+class Unusual(nn.Embedding):
+    """An embedding that reads its table by indexing."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return 2 * self.weight[ids]
+
+
+def test_an_embedding_of_an_unknown_kind_is_a_unit_of_its_own() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Identity(), Unusual(11, 4), nn.Linear(4, 11)))
+    stack = stacked(model, None, lanes=2)
+    ids = token_rows(3, 5, 11)
+    assert_lanes_exact(model, stack, next_token, ids, rows=3)
+    assert stack.rungs == {"1": "vmap", "2": "registry"}
+
+
 class Nested(nn.Module):
     """A block that hands tensors and a plain value over in a dict, with a bare gain of its own."""
 
