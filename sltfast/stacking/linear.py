@@ -43,7 +43,7 @@ def _product(site: Site, transposed: bool) -> Callable[..., Tensor]:
             y = x @ frozen
         else:
             places = [Spot(slice(*piece.span), *spot) for piece, spot in zip(weight.pieces, spots, strict=True)]
-            y = _SlicedProduct.apply(x, frozen, places, *(at(piece.leaf) for piece in weight.pieces))
+            y = _SlicedProduct.apply(x, frozen, places, *map(at, weight.leaves()))
         return y if offset is None else y + offset
 
     def forward(input: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from sltfast.restriction import Segment
 class Piece(NamedTuple):
     """One moving piece of a parameter.
 
-    ``leaf`` [l1 - l0, *segment.shape] requires grad, and may be a strided view; ``lanes`` = (l0, l1) are the lanes in
-    which the piece moves, None for all of them. In the others the parameter stays w* there.
+    ``leaf`` requires grad, and may be a strided view; ``lanes`` = (l0, l1) are the lanes in which the piece moves, None
+    for all of them. In the others the parameter stays w* there. The leaf is [l1 - l0, *segment.shape], or of all lanes,
+    [L, *segment.shape], where several restrictions share it and each moves a rectangle of its own.
     """
 
     segment: Segment
@@ -27,6 +28,20 @@ class Piece(NamedTuple):
         """(l0, l1), the lanes in which it moves."""
         return (0, len(self.leaf)) if self.lanes is None else self.lanes
 
+    @property
+    def rows(self) -> slice:
+        """Where the piece's lanes lie in its leaf."""
+        first, last = self.span
+        return slice(first, last) if len(self.leaf) > last - first else slice(None)
+
+    @classmethod
+    def of_restrictions(cls, segments: Sequence[Segment], leaf: Tensor) -> list[Piece]:
+        """The pieces of one leaf [L, …] whose lanes are those of several restrictions, one after another."""
+        if len(segments) == 1:
+            return [cls(segments[0], leaf)]
+        chains = len(leaf) // len(segments)
+        return [cls(segment, leaf, (r * chains, (r + 1) * chains)) for r, segment in enumerate(segments)]
+
 
 class MovingWeight:
     """A parameter that moves, wholly or in pieces.
@@ -34,14 +49,20 @@ class MovingWeight:
     Attributes:
         frozen: w*, the parameter's own storage.
         pieces: what moves of it; within a lane the rectangles are disjoint.
-        is_whole: whether one piece is all of the parameter in every lane (a masked one is: its leaf holds w* where
-            the mask does not move).
+        is_whole: whether one leaf is all of the parameter in every lane (a masked one is: it holds w* where the mask
+            does not move).
     """
 
     def __init__(self, name: str, parameter: Tensor, pieces: Sequence[Piece], lanes: int) -> None:
-        self.name, self.frozen, self.pieces = name, parameter.detach(), tuple(pieces)
-        self.lanes = lanes
-        self.is_whole = len(pieces) == 1 and pieces[0].segment.whole and pieces[0].span == (0, lanes)
+        self.name, self.frozen = name, parameter.detach()
+        self.read(pieces, lanes)
+
+    def read(self, pieces: Sequence[Piece], lanes: int) -> None:
+        """Move these pieces from now on, in so many lanes."""
+        self.pieces, self.lanes = tuple(pieces), lanes
+        one_leaf = len({id(piece.leaf) for piece in pieces}) == 1 and len(pieces[0].leaf) == lanes
+        everywhere = sum(piece.span[1] - piece.span[0] for piece in pieces) == lanes
+        self.is_whole = one_leaf and everywhere and all(piece.segment.whole for piece in pieces)
 
     @property
     def shape(self) -> torch.Size:
@@ -54,16 +75,33 @@ class MovingWeight:
         rows = self.frozen.shape[0] if self.frozen.ndim else 1
         return rows, self.frozen.numel() // max(1, rows)
 
+    def leaves(self) -> list[Tensor]:
+        """Of every piece, [l1 - l0, *segment.shape]; a leaf that pieces share is split once, not sliced for each."""
+        starts: dict[int, set[int]] = {}
+        for piece in self.pieces:
+            if piece.rows != slice(None):
+                starts.setdefault(id(piece.leaf), set()).update(piece.span)
+        parts: dict[tuple[int, int], Tensor] = {}
+        for piece in self.pieces:
+            if id(piece.leaf) in starts:
+                cuts = sorted(starts.pop(id(piece.leaf)))
+                for first, part in zip([0, *cuts], piece.leaf.tensor_split(cuts), strict=True):
+                    if len(part):
+                        parts[id(piece.leaf), first] = part
+        return [
+            piece.leaf if piece.rows == slice(None) else parts[id(piece.leaf), piece.span[0]] for piece in self.pieces
+        ]
+
     def dense(self) -> Tensor:
         """[L, *shape], the weights of every lane: the leaf itself where all of the parameter moves."""
-        leaf = self.pieces[0].leaf
         if self.is_whole:
+            leaf = self.pieces[0].leaf
             return leaf if leaf.shape[1:] == self.shape else leaf.reshape(len(leaf), *self.shape)
         boxes = [
             (slice(*piece.span), slice(*piece.segment.rows), slice(*piece.segment.columns)) for piece in self.pieces
         ]
         shape = (self.lanes, *self.grid)
-        written: Tensor = _Written.apply(self.frozen, shape, boxes, *(piece.leaf for piece in self.pieces))
+        written: Tensor = _Written.apply(self.frozen, shape, boxes, *self.leaves())
         return written
 
 

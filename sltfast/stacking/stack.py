@@ -126,12 +126,12 @@ class Stack:
         self.folding.count, self.folding.asking = lanes, True
         try:
             for weight in self._moving.values():
-                weight.pieces, weight.lanes = tuple(pieces[weight.name]), lanes
+                weight.read(pieces[weight.name], lanes)
             yield
         finally:
             self.folding.count, self.folding.batch, self.folding.asking = count, batch, False
             for weight in self._moving.values():
-                weight.pieces, weight.lanes = before[weight.name], count
+                weight.read(before[weight.name], count)
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -294,5 +294,5 @@ def _check(name: str, piece: Piece, lanes: int) -> None:
             f"lanes of a piece of {name!r} must be (l0, l1) with 0 <= l0 < l1 <= {lanes}, got {piece.lanes}"
         )
     expected, got = (last - first, *piece.segment.shape), tuple(piece.leaf.shape)
-    if got != expected:
+    if got not in (expected, (lanes, *expected[1:])):
         raise ValueError(f"leaf of {name!r} must have shape {expected} ([lanes, *segment.shape]), got {got}")

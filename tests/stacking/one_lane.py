@@ -40,7 +40,7 @@ def lane_weights(model: nn.Module, stack: Stack, lane: int) -> dict[str, Tensor]
             first, last = piece.span
             if first <= lane < last:
                 block = piece.segment.of(weight)
-                block.copy_(piece.leaf.detach()[lane - first].reshape(block.shape))
+                block.copy_(piece.leaf.detach()[piece.rows][lane - first].reshape(block.shape))
         weights[name] = weight.requires_grad_()
     return weights
 
@@ -87,6 +87,7 @@ def assert_lanes_exact(
                 mine = piece.segment.of(gradient)
                 assert got is not None
                 assert got.shape == piece.leaf.shape
+                got = got[piece.rows]
                 theirs = got[lane - first].reshape(mine.shape)
                 if piece.segment.mask is not None:
                     mask = piece.segment.mask.view(mine.shape)

@@ -108,6 +108,34 @@ def test_lanes_of_other_restrictions(select: Callable[[nn.Module], list[dict[str
     assert_lanes_exact(model, stack, losses, batch, rows=3)
 
 
+def scattered(model: nn.Module) -> list[dict[str, Tensor | None]]:
+    name = f"{LLAMA}.q_proj.weight"
+    chosen = torch.rand(16, 16, generator=torch.Generator().manual_seed(8)) < 0.5
+    selections: list[dict[str, Tensor | None]] = [{name: chosen}, {name: ~chosen}]
+    assert all(Restriction.of(model, selection).segments[0].mask is not None for selection in selections)
+    return selections
+
+
+@pytest.mark.parametrize("select", [heads, rectangles, scattered])
+def test_restrictions_that_share_a_leaf(select: Callable[[nn.Module], list[dict[str, Tensor | None]]]) -> None:
+    model = hugging_face.tiny("Llama")
+    restrictions = [Restriction.of(model, selection) for selection in select(model)]
+    weights: dict[str, list[Piece]] = {}
+    generator = torch.Generator().manual_seed(29)
+    for segments in zip(*(restriction.segments for restriction in restrictions), strict=True):
+        leaves = []
+        for segment in segments:
+            step = 0.1 * torch.randn(2, segment.numel, generator=generator, dtype=torch.float64)
+            moving = 1 if segment.mask is None else segment.mask
+            leaves.append((segment.anchor() + step * moving).view(2, *segment.shape))
+        leaf = torch.cat(leaves).requires_grad_()
+        weights.setdefault(segments[0].name, []).extend(Piece.of_restrictions(segments, leaf))
+    stack = Stack(structural_clone(model, torch.device("cpu")), weights, 2 * len(restrictions))
+    batch = token_rows(3, 7, hugging_face.VOCABULARY)
+    assert check_stack(stack, losses, batch) is None
+    assert_lanes_exact(model, stack, losses, batch, rows=3)
+
+
 def test_lanes_that_do_not_exist() -> None:
     model = hugging_face.tiny("Llama")
     (segment,) = Restriction.of(model, ["model.norm.weight"]).segments
