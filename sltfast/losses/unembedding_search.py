@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sltfast.data import map_leaves
 from sltfast.losses.next_token import NextToken
 from sltfast.losses.tokens import logits_of
 from sltfast.losses.unembedding import LogitRule, Unembedding, replaced_forward
@@ -22,7 +21,7 @@ from sltfast.losses.unembedding import LogitRule, Unembedding, replaced_forward
 if TYPE_CHECKING:
     from sltfast.losses.objective import ItemLoss
 
-ROWS = 2  # of the batch: enough to see that rows do not mix
+ROWS, TOKENS = 2, 16  # of the batch: enough to see that neither mix, few enough for any vocabulary
 WIDE = 20.0  # numbers put in place of products span ± this: where tanh(u/s) is far from u/s for any s in use
 ROUNDINGS = 8  # of an elementwise rule: multiply, divide, tanh, multiply, and their casts
 
@@ -34,7 +33,7 @@ class _Refused(Exception):
 def find_unembedding(model: nn.Module, loss: ItemLoss, batch: Any, precision: str | None = None) -> Unembedding | str:
     """The unembedding of a language model, or why its logits have to be formed.
 
-    To be called in the run's autocast state and before the model is folded; costs three forwards of two rows.
+    To be called in the run's autocast state and before the model is folded; costs three forwards of a few tokens.
 
     Args:
         model: the structural clone at w*, moving parameters requiring gradients.
@@ -45,27 +44,28 @@ def find_unembedding(model: nn.Module, loss: ItemLoss, batch: Any, precision: st
     if not isinstance(loss.function, NextToken):
         return "the loss is the caller's own function"
     try:
-        return _found(model, loss.function, map_leaves(lambda leaf: leaf[:ROWS], batch), precision)
+        # padding is read as the tokens it is made of: what becomes of hidden states does not depend on it
+        ids = loss.function.question(batch).ids[:ROWS, :TOKENS]
+        return _found(model, ids, precision)
     except _Refused as reason:
         return str(reason)
 
 
-def _found(model: nn.Module, function: NextToken, batch: Any, precision: str | None) -> Unembedding:
-    ids, given, *_ = function.question(batch)
+def _found(model: nn.Module, ids: Tensor, precision: str | None) -> Unembedding:
     multiplied = _precision(precision, ids.device)
     name, head = _head(model)
     unembedding = _parts(name, head, multiplied)
     own = head.forward
     record = _Recorder(own)
     with torch.no_grad(), replaced_forward(head, record):
-        logits = logits_of(model, ids, given)
+        logits = logits_of(model, ids, {})
     if len(record.calls) != 1:
         raise _Refused(f"{name!r} runs {len(record.calls)} times a forward")
     hidden, products = record.calls[0]
     if products.shape != logits.shape or hidden.shape[:-1] != ids.shape:
         raise _Refused(f"{name!r} gives {list(products.shape)}, the model logits of shape {list(logits.shape)}")
     _check_products(model, unembedding, hidden, products, multiplied)
-    rule = _rule(model, name, head, products, ids, given)
+    rule = _rule(model, name, head, products, ids)
     found = Unembedding(
         unembedding.module,
         unembedding.weight,
@@ -75,7 +75,7 @@ def _found(model: nn.Module, function: NextToken, batch: Any, precision: str | N
     )
     try:
         with torch.no_grad():
-            again = found.hidden(model, ids, given)
+            again = found.hidden(model, ids, {})
     except Exception as error:  # whatever a forward raises on logits over no vocabulary
         raise _Refused(f"its forward needs the logits ({type(error).__name__}: {error})") from error
     if again is None:
@@ -160,15 +160,13 @@ def _check_products(
         raise _Refused(f"the output of {unembedding.module!r} is not its weight times its input")
 
 
-def _rule(
-    model: nn.Module, name: str, head: nn.Module, products: Tensor, ids: Tensor, given: dict[str, Tensor]
-) -> LogitRule:
+def _rule(model: nn.Module, name: str, head: nn.Module, products: Tensor, ids: Tensor) -> LogitRule:
     """κ and s: from logits that the model makes of chosen numbers, in a graph of their own."""
     # the golden ratio's multiples mod 1 fill the interval evenly, in another order at every token
     count = torch.arange(products.numel(), dtype=torch.float64, device=products.device)
     chosen = (WIDE * (2 * (count * 0.6180339887498949).frac() - 1)).view(products.shape).to(products.dtype)
     with torch.enable_grad(), replaced_forward(head, lambda hidden: chosen):
-        logits = logits_of(model, ids, given)
+        logits = logits_of(model, ids, {})
     if logits.requires_grad:
         raise _Refused(f"logits depend on weights that move, beside those of {name!r}")
     u, z = chosen.double(), logits.double()
