@@ -21,6 +21,8 @@ _LAZY = {
     "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
     "compute_llc": "sltfast.estimators.llc",
+    "sweep": "sltfast.sweeping",
+    "compute_sweep": "sltfast.estimators.sweeps",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
+    from sltfast.estimators.sweeps import compute_sweep as compute_sweep
     from sltfast.restricted import sample_restrictions as sample_restrictions
     from sltfast.restriction.masks import create_param_masks as create_param_masks
     from sltfast.restriction.masks import head_names as head_names
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from sltfast.restriction.preview import preview_weight_restriction as preview_weight_restriction
     from sltfast.results.tree import open_run as open  # noqa: F401
     from sltfast.sampling import sample as sample
+    from sltfast.sweeping import sweep as sweep
     from sltfast.temperature import default_nbeta as default_nbeta
 
 

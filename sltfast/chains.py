@@ -28,7 +28,7 @@ from sltfast.results.store import MemoryStore, Store, ZarrStore
 from sltfast.results.tree import Existing, existing_run, open_run, tree_from_memory
 from sltfast.results.writer import Writer
 from sltfast.sampler.baseline import Baseline
-from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.config import CELL_SETTINGS, SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.lanes import Cell
 from sltfast.sampler.plan import Plan, Planner
@@ -237,9 +237,11 @@ def _resolved(path: str | Path | None) -> Path | None:
 
 
 def _warn(config: SamplerConfig) -> None:
-    if config.noise_level != 1.0:
+    levels = {config.hyper(chain)[CELL_SETTINGS.index("noise_level")] for chain in range(config.num_chains)} - {1.0}
+    if levels:
+        told = ", ".join(f"{level:g}" for level in sorted(levels))
         warnings.warn(
-            f"noise_level {config.noise_level:g} is not 1: the chains sample no posterior, so λ̂ is no LLC",
+            f"noise_level {told} is not 1: the chains sample no posterior, so λ̂ is no LLC",
             UserWarning,
             stacklevel=4,
         )

@@ -12,6 +12,7 @@ RHAT_LIMIT = 1.1
 RUNAWAY = 10.0  # mean of the last third over the largest value in the first: diffusion makes it 2.5
 DRIFT_Z = 3.0  # standard errors between the first and the last third of the trace
 DRIFT_SHARE = 0.1  # and this share of the mean: a difference that matters
+FEWEST_STEPS = 12  # in which a first and a last third can be told apart
 FEW_EFFECTIVE_DRAWS = 100.0
 
 
@@ -63,10 +64,14 @@ def mean_estimate(trace: np.ndarray) -> MeanEstimate:
 
 
 class Verdict(NamedTuple):
-    """``word`` is "converged", "drifting" or "diverged"; ``advice`` names the setting to change."""
+    """``word`` is "converged", "drifting" or "diverged"; ``advice`` names the setting to change.
+
+    ``drift``: the last third's mean less the first's, in standard errors of the difference (NaN for too few steps).
+    """
 
     word: str
     advice: str
+    drift: float = math.nan
 
 
 def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
@@ -76,34 +81,46 @@ def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
     below zero by more than two standard errors, a first and a last third that differ by more than 3 standard errors and
     a tenth of the mean, or R̂ above 1.1. Else converged.
     """
+    judged = _few(excess) if excess.shape[1] < FEWEST_STEPS else _judged(excess, burnin)
     if dead:
-        return Verdict("diverged", f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization")
+        advice = f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization"
+        return Verdict("diverged", advice, judged.drift)
+    return judged
+
+
+def _few(excess: np.ndarray) -> Verdict:
+    return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
+
+
+def _judged(excess: np.ndarray, burnin: int) -> Verdict:
     estimate = mean_estimate(excess)
-    if excess.shape[1] < 12:
-        return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
     third = excess.shape[1] // 3
     first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
     change = last.mean - first.mean
     error = math.hypot(first.mcse, last.mcse)
+    drift = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
     if abs(last.mean) > RUNAWAY * float(np.abs(excess[:, :third]).max()) > 0:
-        return Verdict("diverged", _runaway_advice(change))
+        return Verdict("diverged", _runaway_advice(change), drift)
     if estimate.mean < -2 * estimate.se:
         return Verdict(
             "drifting",
             "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
             "stay closer",
+            drift,
         )
     if abs(change) > DRIFT_Z * error and abs(change) > DRIFT_SHARE * abs(estimate.mean):
-        return Verdict("drifting", _drift_advice(change, burnin))
+        return Verdict("drifting", _drift_advice(change, burnin), drift)
     if estimate.rhat > RHAT_LIMIT:
         return Verdict(
             "drifting",
             f"the chains disagree (R̂ {estimate.rhat:.2f}): raise num_draws or num_burnin_steps, or localization, "
             "to make them mix sooner",
+            drift,
         )
     if estimate.ess < FEW_EFFECTIVE_DRAWS:
-        return Verdict("converged", f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error")
-    return Verdict("converged", "no change needed")
+        advice = f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error"
+        return Verdict("converged", advice, drift)
+    return Verdict("converged", "no change needed", drift)
 
 
 def _runaway_advice(change: float) -> str:

@@ -59,15 +59,23 @@ def llc(
     """
     from sltfast.sampling import sample
 
-    _check_init_loss(init_loss)
     if observables is not None and not isinstance(observables, Mapping):
         raise TypeError(f"observables must be a mapping from name to data set, got {type(observables).__name__}")
-    needed: dict[str, Any] = {"save_token_losses": False, "dataset_init_loss": init_loss == "dataset"}
-    if init_loss != "init_batches":
-        needed["num_init_loss_batches"] = 0
-        sampling.pop("num_init_loss_batches", None)
-    samples = sample(model, dataset, lr=lr, n_beta=n_beta, loss_fn=loss_fn, **{**needed, **sampling})
+    samples = sample(model, dataset, lr=lr, n_beta=n_beta, loss_fn=loss_fn, **needed_for(init_loss, sampling))
     return compute_llc(samples, include_burnin=include_burnin, init_loss=init_loss)
+
+
+def needed_for(init_loss: InitLoss, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of ``sltfast.sample`` that record no more than an LLC needs, where the caller does not ask for it.
+
+    Raises:
+        ValueError: ``init_loss`` is unknown.
+    """
+    _check_init_loss(init_loss)
+    keywords = {"save_token_losses": False, "dataset_init_loss": init_loss == "dataset", **sampling}
+    if init_loss != "init_batches":
+        keywords["num_init_loss_batches"] = 0
+    return keywords
 
 
 def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss: InitLoss = "paired") -> xr.Dataset:
@@ -87,13 +95,15 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     Returns:
         ``xr.Dataset``: ``llc_mean``, ``llc_std`` (over chains, ddof 0 as in devinterp), ``llc_per_chain`` (chain; NaN
         where it died), ``llc_se`` = max(``llc_mcse``, between-chain), ``llc_mcse``, ``llc_ci`` (bound: λ̂ ∓ 1.96·SE),
-        ``rhat``, ``ess``, ``loss_trace``, ``excess_trace`` (chain, step; nats per item, burn-in included),
-        ``init_loss``, ``alive``, ``death_step``. λ̂ is dimensionless. R̂, ESS and the verdict are of the paired trace,
-        whatever ``init_loss``; SE then joins the error of the level. attrs: ``verdict`` ("converged", "drifting" or
-        "diverged"), ``advice``, ``init_loss_method`` and the sampler's settings.
+        ``rhat``, ``ess``, ``drift`` (the last third less the first, in standard errors), ``loss_trace``,
+        ``excess_trace`` (chain, step; nats per item, burn-in included), ``init_loss``, ``alive``, ``death_step``. λ̂ is
+        dimensionless. R̂, ESS, drift and the verdict are of the paired trace, whatever ``init_loss``; SE then joins the
+        error of the level. attrs: ``verdict`` ("converged", "drifting" or "diverged"), ``advice``,
+        ``init_loss_method`` and the sampler's settings.
 
     Raises:
-        ValueError: ``init_loss`` is unknown or was not recorded, or fewer than one draw is there.
+        ValueError: ``init_loss`` is unknown or was not recorded, fewer than one draw is there, or the samples are
+            those of a sweep.
         AllChainsDied: no chain lived.
 
     Source: Lau et al. 2308.12108; errors: Vehtari et al. 1903.08008.
@@ -105,6 +115,8 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     if "metadata" not in getattr(tree, "attrs", {}):
         raise ValueError("samples must be a tree from sltfast.sample, sltfast.open or devinterp: it has no metadata")
     sampler = tree.attrs["metadata"]["config"]["sampler"]
+    if sampler.get("cells"):
+        raise ValueError(f"samples hold the {len(sampler['cells'])} cells of a sweep: use sltfast.compute_sweep")
     n_beta, burnin = float(sampler["n_beta"]), int(sampler["num_burnin_steps"])
     losses = _losses(tree, init_loss)
     loss = losses.trace
@@ -139,6 +151,7 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
         "llc_ci": ("bound", np.array([mean - 1.96 * error, mean + 1.96 * error])),
         "rhat": estimate.rhat,
         "ess": estimate.ess,
+        "drift": judged.drift,
         "loss_trace": (("chain", "step"), loss),
         "excess_trace": (("chain", "step"), excess),
         "init_loss": losses.level,

@@ -1,47 +1,18 @@
-"""Figures of what the estimators return; matplotlib is imported on first use and pyplot never.
-
-Each function returns a `matplotlib.figure.Figure` that belongs to nobody: save it with `save`, show it in a notebook.
-"""
+"""Chains: paired excess losses against the step, and what they add up to."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sltfast.extras import require
+from sltfast.plotting.style import CHAIN_COLOURS, DEAD_COLOUR, FAINT, LLC_COLOUR, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-CHAIN_COLOURS = ("#3b6fb6", "#d1733f", "#4b9a6a", "#8b5fa8", "#b8a13a", "#4aa3a8", "#c2577a", "#6f6f6f")
-INK, FAINT, LOSS_COLOUR, LLC_COLOUR, DEAD_COLOUR = "#222222", "#b9bec6", "#5b6470", "#b5432b", "#b00020"
-STYLE: dict[str, Any] = {
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e8eaee",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
 
 
 def plot_trace(result: xr.Dataset, *, title: str | None = None) -> Figure:
@@ -61,7 +32,7 @@ def plot_trace(result: xr.Dataset, *, title: str | None = None) -> Figure:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    with _figure(7.2, 4.8) as figure:
+    with new_figure(7.2, 4.8) as figure:
         above, below = figure.subplots(2, 1, sharex=True)
         _excess(above, result)
         _running(below, result)
@@ -94,7 +65,7 @@ def plot_traces(results: Sequence[xr.Dataset], titles: Sequence[str], *, columns
         raise ValueError(f"one title is needed for each result, got {len(results)} and {len(titles)}")
     columns = min(columns, len(results))
     rows = -(-len(results) // columns)
-    with _figure(2.5 * columns + 0.5, 1.9 * rows + 0.6) as figure:
+    with new_figure(2.5 * columns + 0.5, 1.9 * rows + 0.6) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
         for axes, result, title in zip(grid.flat, results, titles, strict=False):
             _excess(axes, result)
@@ -104,95 +75,6 @@ def plot_traces(results: Sequence[xr.Dataset], titles: Sequence[str], *, columns
         figure.supxlabel("step", fontsize=9.5)
         figure.supylabel("excess loss (nats)", fontsize=9.5)
     return figure
-
-
-def plot_llc_over_training(
-    steps: Sequence[float],
-    losses: Sequence[float],
-    llcs: Sequence[float],
-    ses: Sequence[float],
-    *,
-    curve: tuple[Sequence[float], Sequence[float]] | None = None,
-    trusted: Sequence[bool] | None = None,
-) -> Figure:
-    """The training loss and λ̂ ± SE over training, one above the other on the same logarithmic axis of steps.
-
-    Args:
-        steps: training step of each checkpoint, > 0.
-        losses: loss at each checkpoint (nats per token).
-        llcs: λ̂ at each checkpoint.
-        ses: its standard error; drawn as ± 1 SE.
-        curve: (steps, losses) of the whole run, drawn behind the checkpoints' losses.
-        trusted: False marks an estimate that did not converge (drawn hollow).
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: sequences of different lengths, or a step that is not positive.
-        MissingExtra: matplotlib is not installed.
-    """
-    lengths = {len(steps), len(losses), len(llcs), len(ses)}
-    if len(lengths) != 1 or not len(steps):
-        raise ValueError(f"steps, losses, llcs and ses must have one length >= 1, got {sorted(lengths)}")
-    if min(steps) <= 0:
-        raise ValueError(f"steps must be > 0 (the axis is logarithmic), got {min(steps)}")
-    with _figure(6.6, 5.0) as figure:
-        above, below = figure.subplots(2, 1, sharex=True)
-        if curve is not None:
-            above.plot(curve[0], curve[1], color=FAINT, linewidth=1.0, label="mini-batches")
-        above.plot(steps, losses, "o-", color=LOSS_COLOUR, markersize=4.5, label="checkpoints")
-        if curve is not None:
-            above.legend(loc="upper right")
-        above.set_ylabel("training loss (nats / token)")
-        below.axhline(0, color=FAINT, linewidth=1)
-        below.errorbar(steps, llcs, yerr=ses, fmt="-", color=LLC_COLOUR, capsize=3, label="λ̂ ± SE")
-        sure = np.ones(len(steps), bool) if trusted is None else np.asarray(trusted, bool)
-        at, values = np.asarray(steps, float), np.asarray(llcs, float)
-        below.plot(at[sure], values[sure], "o", color=LLC_COLOUR, markersize=5)
-        if not sure.all():
-            below.plot(
-                at[~sure],
-                values[~sure],
-                "o",
-                color=LLC_COLOUR,
-                markerfacecolor="white",
-                markersize=5,
-                label="not converged",
-            )
-        below.legend(loc="upper left")
-        below.set_ylabel("local learning coefficient λ̂")
-        below.set_xlabel("training step")
-        below.set_xscale("log")
-        below.set_xlim(left=min(steps) / 3)
-    return figure
-
-
-def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
-    """Write a figure to a file; its suffix decides the format (.png, .pdf, .svg).
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: a format matplotlib cannot write.
-        OSError: the folder does not exist.
-    """
-    target = Path(path)
-    figure.savefig(target, dpi=dpi)
-    return target
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """An empty figure with an Agg canvas; the style holds inside and nowhere else."""
-    matplotlib = require("matplotlib", extra="plots", purpose="to draw figures")
-    figures = require("matplotlib.figure", extra="plots", purpose="to draw figures")
-    agg = require("matplotlib.backends.backend_agg", extra="plots", purpose="to draw figures")
-    with matplotlib.rc_context(STYLE):
-        figure: Figure = figures.Figure(figsize=(width, height), layout="constrained")
-        agg.FigureCanvasAgg(figure)
-        yield figure
 
 
 def burnin_steps(result: xr.Dataset) -> int:
