@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sltfast.stacking.heads_attention import LaneAttention
-from sltfast.stacking.spread import Spread, written
+from sltfast.stacking.spread import Spread, holds, mapped, written
 
 Memo = MutableMapping[Hashable, Any]
 PASSES = (nn.Dropout, nn.Identity)  # in eval mode they give back what they are given, written out or not
@@ -98,7 +98,7 @@ class HeadBlock:
         keep = self._kept if any(parameter.ndim > 1 for parameter in module.parameters()) else _computed
 
         def child(*args: Any, **kwargs: Any) -> Any:
-            spread = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Spread)]
+            spread = holds(args, kwargs)
             if not spread:
                 return forward(*args, **kwargs)
             shared = spread[0].shared
@@ -112,7 +112,7 @@ class HeadBlock:
             def again(tensor: Tensor) -> Tensor:
                 return Spread.of(tensor[None], self.lanes.weights.lanes) if tensor.shape[:2] == rows else tensor
 
-            return pytree.tree_map_only(Tensor, again, output)
+            return again(output) if isinstance(output, Tensor) else pytree.tree_map_only(Tensor, again, output)
 
         return child
 
@@ -121,7 +121,7 @@ class HeadBlock:
         heads = self.lanes.weights.assignment.queries
 
         def attention(*args: Any, **kwargs: Any) -> Any:
-            if not any(isinstance(leaf, Spread) for leaf in pytree.tree_leaves((args, kwargs))):
+            if not holds(args, kwargs):
                 return forward(*args, **kwargs)
             args, kwargs = _base(args), _base(kwargs)
             frozen = self._kept(("attention", *heads), lambda: self.lanes.freeze(*args, **kwargs))
@@ -138,7 +138,7 @@ def _base(tree: Any) -> Any:
             raise TypeError("the attention reads hidden states that its own lanes have changed")
         return spread.shared
 
-    return pytree.tree_map_only(Spread, one, tree)
+    return mapped(tree, one)
 
 
 def _computed(name: Hashable, compute: Callable[[], Any]) -> Any:

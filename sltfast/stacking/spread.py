@@ -100,7 +100,24 @@ class Spread(Tensor):
 
 def written(tree: Any) -> Any:
     """The same arguments with every spread batch written out."""
-    return pytree.tree_map_only(Spread, Spread.whole, tree)
+    return mapped(tree, Spread.whole)
+
+
+def mapped(tree: Any, one: Callable[[Spread], Any]) -> Any:
+    """The same nesting with ``one`` of every spread batch in its place."""
+    if isinstance(tree, Spread):
+        return one(tree)
+    kind = type(tree)
+    if kind is tuple or kind is list:  # what nearly all calls are made of, without the generality that costs time
+        return kind(mapped(item, one) for item in tree)
+    if kind is dict:
+        return {key: mapped(item, one) for key, item in tree.items()}
+    return pytree.tree_map_only(Spread, one, tree) if isinstance(tree, tuple | Mapping) else tree
+
+
+def holds(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Spread]:
+    """The spread batches among the arguments of a call; those nested deeper are left to what reads them."""
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Spread)]
 
 
 def _in_place(name: str) -> bool:
