@@ -70,15 +70,20 @@ def check_stack(stack: Stack, losses: Losses, batch: Any, *, seed: int = 0) -> s
 
 def _singles(stack: Stack, losses: Losses, batch: Any, trial: Mapping[str, Sequence[Piece]]) -> list[Outcome] | str:
     """Every lane alone, and the first again with its weights rounded; or why that cannot be."""
+    device = leaves(batch)[0].device
     try:
         with stack.lifted():
-            state = torch.get_rng_state()
+            state = _random_state(device)
             singles = [_alone(stack, losses, batch, trial, lane) for lane in range(stack.lanes)]
-            if not torch.equal(state, torch.get_rng_state()):
+            if not torch.equal(state, _random_state(device)):
                 return "the forward draws random numbers, which lanes alone would draw differently"
             return [*singles, _alone(stack, losses, batch, trial, 0, rounding=True)]
     except RuntimeError as error:
         return f"one lane alone fails on a batch of {len(leaves(batch)[0])} rows: {_line(error)}"
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _settled(

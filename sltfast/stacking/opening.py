@@ -25,12 +25,12 @@ def with_other_rows(lanes: Lanes, args: Any, kwargs: Any) -> tuple[Any, Any, int
         kwargs: named ones.
 
     Returns:
-        args, kwargs and B', or None where no argument carries the folded batch.
+        args, kwargs and B', or None where no argument carries a folded batch of several lanes.
     """
     flat, spec = pytree.tree_flatten((args, kwargs))
     tensors = [value for value in flat if isinstance(value, Tensor) and value.ndim]
     folded = lanes.count * lanes.batch
-    if not any(len(tensor) == folded for tensor in tensors):
+    if lanes.count == 1 or not any(len(tensor) == folded for tensor in tensors):
         return None
     sizes = {size for tensor in tensors for size in tensor.shape[len(tensor) == folded :] if size > 1}
     rows = FEWEST

@@ -122,6 +122,8 @@ class Unit:
 
     def _joined(self, out: Tensor, place: int) -> Tensor:
         """[L, n, …] as rows [L·n, …]."""
+        if self.lanes.count == 1:
+            return out.squeeze(0)
         rows = out.flatten(0, 1) if out.ndim > 1 else out
         if out.ndim > 1 and self._outputs.folded(rows, place):
             return rows

@@ -145,6 +145,42 @@ def test_a_loss_that_mixes_rows_is_refused() -> None:
     assert "losses of lane" in reason
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_check_in_other_precisions(dtype: torch.dtype) -> None:
+    """Rounding passes, lanes that mix do not."""
+    model = hugging_face.tiny("Llama").to(dtype)
+    ids = torch.arange(21).view(3, 7)
+
+    def own(called: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        logits = called(ids).logits[:, :-1].float()
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return losses.view(len(ids), -1)
+
+    def mixed(called: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        losses = own(called, ids)
+        return losses if len(ids) == 3 else losses.roll(3, 0)
+
+    assert check_stack(stacked(model, None, lanes=3), own, ids) is None
+    reason = check_stack(stacked(model, None, lanes=3), mixed, ids)
+    assert reason is not None
+    assert "losses of lane 0" in reason
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x + 0.1 * torch.randn_like(x)).squeeze(-1)
+
+
+def test_a_random_forward_is_refused() -> None:
+    reason = check_stack(stacked(Noisy().double().eval(), None, lanes=2), regression_loss, data())
+    assert reason is not None
+    assert "random numbers" in reason
+
+
 def test_train_mode_refusals() -> None:
     assert refusal(Mlp(dropout=0.5).eval()) is None
     assert "drops out" in (refusal(Mlp(dropout=0.5).train()) or "")
