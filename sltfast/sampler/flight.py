@@ -49,6 +49,7 @@ class Flight:
             first = self.targets[-1].lanes.stop if self.targets else 0
             at = slice(first, first + len(part.chains))
             self.targets.append(Target(section, part.chains.start, at, part.cell))
+        self._n_beta = np.array([[self.config.hyper(chain)[1]] for chain in self.chains])
         self.deaths = np.full(len(lanes), -1)
         self._death_losses: dict[int, float] = {}
         self._reported: set[int] = set()
@@ -132,8 +133,7 @@ class Flight:
         steps = np.arange(first, first + losses.shape[1])
         excess = losses - self.problem.init_losses[self.streams][:, steps]
         counted = (steps >= self.config.num_burnin_steps) & ((deaths[:, None] < 0) | (steps < deaths[:, None]))
-        n_beta = np.array([self.config.hyper(chain)[1] for chain in self.chains])[:, None]
-        self.problem.progress.steps(np.where(counted, n_beta * excess, np.nan))
+        self.problem.progress.steps(np.where(counted, self._n_beta * excess, np.nan))
         for lane in np.flatnonzero((deaths >= first) & (deaths <= steps[-1])).tolist():
             self._death_losses[lane] = float(losses[lane, deaths[lane] - first])
         self.deaths = np.array(deaths)
