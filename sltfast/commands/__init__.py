@@ -1,5 +1,5 @@
 """The subcommands: each module has SUMMARY, DESCRIPTION, EPILOG, add_arguments and run, and imports late."""
 
-from sltfast.commands import demo, doctor, llc
+from sltfast.commands import demo, doctor, llc, sweep
 
-SUBCOMMANDS = {"demo": demo, "llc": llc, "doctor": doctor}
+SUBCOMMANDS = {"demo": demo, "llc": llc, "sweep": sweep, "doctor": doctor}

@@ -57,12 +57,12 @@ _FILES = {"draws": "output_path", "figure": "figure"}
 def as_json(result: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The estimate, its settings and its diagnostics as plain values; null where a number is not finite."""
     chains = {
-        "llc_per_chain": [_plain(value) for value in result["llc_per_chain"].values],
+        "llc_per_chain": [plain(value) for value in result["llc_per_chain"].values],
         "alive": [bool(value) for value in result["alive"].values],
         "death_step": [int(value) for value in result["death_step"].values],
     }
     return {
-        **{name: _plain(result[name]) for name in SCALARS},
+        **{name: plain(result[name]) for name in SCALARS},
         **chains,
         "verdict": result.attrs["verdict"],
         "advice": result.attrs["advice"],
@@ -83,6 +83,7 @@ def _chains(result: xr.Dataset) -> str:
     return table(["chain", "λ̂", "excess loss", "state"], rows)
 
 
-def _plain(value: Any) -> float | None:
-    plain = float(value)
-    return plain if math.isfinite(plain) else None
+def plain(value: Any) -> float | None:
+    """A number as JSON has it: None where it is not finite."""
+    found = float(value)
+    return found if math.isfinite(found) else None

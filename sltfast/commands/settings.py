@@ -18,7 +18,7 @@ class Setting:
 
     Attributes:
         name: with underscores, as in the configuration file and the Python API.
-        kind: int, float, str, bool, or list (of str; the flag may be repeated).
+        kind: int, float, str, bool, list (of str; the flag may be repeated), or tuple (numbers with commas between).
         help: for `--help`.
         default: None where the setting is left out of the call.
         choices: what is allowed, or empty for anything.
@@ -46,7 +46,8 @@ class Setting:
         elif self.choices:
             group.add_argument(self.flag, choices=self.choices, **kept)
         else:
-            group.add_argument(self.flag, type=self.kind, metavar=_METAVAR[self.kind], **kept)
+            read = numbers if self.kind is tuple else self.kind
+            group.add_argument(self.flag, type=read, metavar=_METAVAR[self.kind], **kept)
 
     def checked(self, value: Any, source: str) -> Any:
         """A value from a configuration file.
@@ -56,7 +57,11 @@ class Setting:
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if self.kind is list:
+        if self.kind is tuple:
+            values = value if isinstance(value, list) else [value]
+            fits = all(isinstance(item, int | float) and not isinstance(item, bool) for item in values)
+            value = tuple(map(float, values)) if fits else value
+        elif self.kind is list:
             values = [value] if isinstance(value, str) else value
             fits = isinstance(values, list) and all(isinstance(item, str) for item in values)
             value = values
@@ -69,13 +74,19 @@ class Setting:
         return value
 
 
-_METAVAR = {int: "N", float: "X", str: "TEXT"}
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a flag such as ``1e-5,1e-4``; what is between two commas must be one."""
+    return tuple(float(part) for part in text.split(","))
+
+
+_METAVAR: dict[type, str] = {int: "N", float: "X", str: "TEXT", tuple: "X,Y,…"}
 _SPOKEN = {
     int: "a whole number",
     float: "a number",
     str: "a text",
     bool: "true or false",
     list: "a text or a list of texts",
+    tuple: "a number or a list of numbers",
 }
 
 
