@@ -5,16 +5,16 @@ from __future__ import annotations
 import numbers
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sltfast.batches import fetch
-from sltfast.data import Source, as_source, leaves, map_leaves
-from sltfast.losses import ItemLoss, LaneWeights, token_ids
+from sltfast.data import Source, as_source, leaves
+from sltfast.losses import token_ids
 
 ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
 
@@ -60,34 +60,6 @@ class Observable:
         found = [token_ids(batch) for batch in self.batches]
         tokens = [ids for ids in found if ids is not None]
         return torch.cat(tokens).long().cpu() if len(tokens) == len(found) else None
-
-    @torch.no_grad()
-    def evaluate(
-        self,
-        model: nn.Module,
-        loss: ItemLoss,
-        lanes: int = 1,
-        expand: Callable[[Any], Any] | None = None,
-        lane_weights: LaneWeights | None = None,
-    ) -> Tensor:
-        """Losses [L, rows, T] float32 at the lanes' present weights, NaN where ignored; the device is not waited for.
-
-        Args:
-            model: of one lane, or folded.
-            loss: the run's.
-            lanes: L, that the model reads at once.
-            expand: from a batch to the one that a folded model takes; None: its rows over again for each lane.
-            lane_weights: where a folded model keeps the lanes' own weights.
-        """
-
-        def repeated(batch: Any) -> Any:
-            return batch if lanes == 1 else map_leaves(lambda leaf: leaf.repeat(lanes, *[1] * (leaf.ndim - 1)), batch)
-
-        parts = []
-        for batch in self.batches:
-            losses = loss(model, (expand or repeated)(batch), lanes, lane_weights).recorded()
-            parts.append(losses.view(lanes, -1, losses.shape[1]))
-        return torch.cat(parts, dim=1)
 
 
 def resolve_observables(

@@ -5,6 +5,7 @@ from sltfast.losses.items import ItemLosses as ItemLosses
 from sltfast.losses.items import LaneWeights as LaneWeights
 from sltfast.losses.items import LossFn as LossFn
 from sltfast.losses.items import Objective as Objective
+from sltfast.losses.next_token import NextToken as NextToken
 from sltfast.losses.objective import ItemLoss as ItemLoss
 from sltfast.losses.objective import item_loss as item_loss
 from sltfast.losses.tokens import IGNORE_INDEX as IGNORE_INDEX

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sltfast.stacking.check import check_stack
 from sltfast.stacking.guard import GuardedWeight
 from sltfast.stacking.pieces import Piece
 from sltfast.stacking.refusal import refusal
 from sltfast.stacking.stack import Stack
 
-__all__ = ["GuardedWeight", "Piece", "Stack", "check_stack", "refusal"]
+__all__ = ["GuardedWeight", "Piece", "Stack", "refusal"]

@@ -6,9 +6,8 @@ from causal_models import batches, made
 from models import Mlp, regression_data, regression_loss
 from torch import nn
 
-from sltfast.data import as_source, map_leaves
+from sltfast.data import map_leaves
 from sltfast.losses import ItemLosses, item_loss
-from sltfast.observables import Observable
 
 LANES = 3
 
@@ -115,22 +114,6 @@ def test_one_lane_is_the_mean():
     model, data = Mlp(), regression_data(6)
     loss = item_loss(model, regression_loss)
     assert torch.equal(loss.objective(model, data).total, loss(model, data).mean())
-
-
-def test_observables_are_read_lane_by_lane():
-    model, ids = made("neox", torch.float32), batches()["plain"]
-    loss = item_loss(model, None)
-    assert loss.without_logits(model, ids) == ""
-    _, _, lane_weights = own_unembeddings(model)
-    observable = Observable("here", as_source(ids), 3, 2, 0, torch.device("cpu"))
-    found = observable.evaluate(model, loss, LANES, None, lane_weights)
-    assert found.shape == (LANES, 6, 8)
-    assert found.dtype == torch.float32
-    own, plain = lane_weights(model.lm_head.weight), item_loss(model, None)
-    for lane in range(LANES):
-        model.lm_head.weight = nn.Parameter(own[lane].detach())
-        # float32 losses of logits up to 8
-        torch.testing.assert_close(found[lane], observable.evaluate(model, plain)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_ignored_tokens_are_not_multiplied(monkeypatch):

@@ -3,11 +3,11 @@
 import hugging_face
 import pytest
 import torch
+from lane_check import check_stack
 from models import token_rows
 from one_lane import assert_lanes_exact, stacked
 
 from sltfast.losses import item_loss
-from sltfast.stacking import check_stack
 
 
 @pytest.mark.parametrize("name", hugging_face.NAMES)

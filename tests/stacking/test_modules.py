@@ -6,12 +6,11 @@ from typing import Any
 import hugging_face
 import pytest
 import torch
+from lane_check import check_stack
 from models import Quadratic, quadratic_loss, token_rows
 from one_lane import assert_lanes_exact, stacked
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from sltfast.stacking import check_stack
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import hugging_face
 import pytest
 import torch
+from lane_check import check_stack
 from models import token_rows
 from one_lane import assert_lanes_exact, stacked
 from torch import Tensor, nn
 
 from sltfast.clone import structural_clone
 from sltfast.restriction import Restriction
-from sltfast.stacking import Piece, Stack, check_stack
+from sltfast.stacking import Piece, Stack
 
 ROWS, COLUMNS, BOTH = (slice(4, 8), slice(None)), (slice(None), slice(4, 8)), (slice(4, 9), slice(3, 8))
 

@@ -3,13 +3,14 @@
 import hugging_face
 import pytest
 import torch
+from lane_check import check_stack
 from models import Mlp, regression_data, regression_loss
 from one_lane import assert_lanes_exact, stacked
 from torch import nn
 
 from sltfast.clone import structural_clone
 from sltfast.restriction import Restriction
-from sltfast.stacking import GuardedWeight, Piece, Stack, check_stack, refusal
+from sltfast.stacking import GuardedWeight, Piece, Stack, refusal
 
 
 def mlp() -> Mlp:

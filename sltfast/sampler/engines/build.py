@@ -10,7 +10,8 @@ from torch import nn
 
 from sltfast.batches import BatchStream, fetch
 from sltfast.clone import structural_clone
-from sltfast.losses import ItemLoss
+from sltfast.data import map_leaves
+from sltfast.losses import ItemLoss, NextToken, token_ids
 from sltfast.restriction import Restriction
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.agreement import disagreement
@@ -49,6 +50,7 @@ class EngineBuilder:
     ) -> None:
         self.config, self.clone, self.loss, self.device = config, clone, loss, device
         self.streams, self.restrictions, self.memo = streams, restrictions, memo
+        self.language_model = isinstance(loss.function, NextToken)
 
     def build(self, name: str, cells: Sequence[int], num_chains: int) -> Engine:
         """An engine by name, for ``num_chains`` chains of each of these cells.
@@ -77,4 +79,10 @@ class EngineBuilder:
 
     def disagreement(self, engine: Engine) -> str | None:
         """How an engine differs from one chain alone, or None."""
-        return disagreement(engine, self.clone, self.loss, self.example(), self.device)
+        data = self.example()
+        ids = token_ids(data) if self.language_model else None
+        if ids is not None and ids.shape[1] > 3 and ids.shape[1] % 2 == 0:
+            # an odd length too: equal sizes would hide dimensions that are taken for each other
+            width = ids.shape[1]
+            data = map_leaves(lambda part: part[:, :-1] if part.ndim > 1 and part.shape[1] == width else part, data)
+        return disagreement(engine, self.clone, self.loss, data, self.device)

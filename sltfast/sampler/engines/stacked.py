@@ -24,12 +24,11 @@ class StackedEngine:
     """Modules whose weights move read per-lane weights; everything else sees a bigger batch.
 
     Where all lanes see the same rows, modules below the first weight that moves run once for all of them. Heads of one
-    attention go further: only the lane's own head is the lane's (``stacking.heads``), and several restrictions to heads
-    of one attention may share the engine.
+    attention go further: only the lane's own head is the lane's (``stacking.heads``).
 
     Args:
         clone: a structural clone that is this engine's own.
-        restrictions: what moves; more than one only where they are heads of one attention.
+        restrictions: what moves; congruent.
         loss: the run's loss.
         num_chains: chains of each restriction.
         device: where.
@@ -37,8 +36,7 @@ class StackedEngine:
         memo: keeps what does not move of batches that come again.
 
     Raises:
-        ValueError: lanes in one batch would mix, or draw other numbers than alone; several restrictions that are no
-            heads of one attention.
+        ValueError: lanes in one batch would mix, or draw other numbers than alone.
     """
 
     name = "stacked"
@@ -70,11 +68,9 @@ class StackedEngine:
             reason = self._find_heads(restrictions, num_chains, example)
         self._not_heads = reason
         if self.heads is None:
-            if len(restrictions) > 1:
-                raise ValueError(f"{len(restrictions)} restrictions cannot share a pass: {reason}")
             weights: dict[str, list[Piece]] = {}
             for leaf in self.arena.leaves:
-                weights.setdefault(leaf.name, []).append(Piece(leaf.segments[0], leaf.tensor))
+                weights.setdefault(leaf.name, []).extend(Piece.of_restrictions(leaf.segments, leaf.tensor))
             self.stack = Stack(clone, weights, self.arena.lanes)
 
     def _values(self, model: nn.Module, batch: Any) -> Tensor:
