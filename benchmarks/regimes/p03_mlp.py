@@ -9,7 +9,7 @@ from benchmarks.models import mlp
 from benchmarks.regimes.estimates import regression_case
 from benchmarks.timing import Timed
 
-SETTINGS = {"lr": 1e-5, "n_beta": 100.0, "localization": 100.0, "batch_size": 64}
+SETTINGS = {"lr": 1e-4, "n_beta": 100.0, "localization": 500.0, "batch_size": 64}
 
 
 def cases(plan: Plan, regime: str) -> Iterator[Timed]:

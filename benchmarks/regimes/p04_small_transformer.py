@@ -11,7 +11,7 @@ from benchmarks.timing import Timed
 
 SHAPE = Shape(layers=2, width=64, heads=4, vocabulary=512, tokens=32, batch=8, chains=8)
 TINY = Shape(layers=1, width=16, heads=2, vocabulary=64, tokens=8, batch=4, chains=4)
-SETTINGS = {"lr": 1e-4, "n_beta": 10.0, "localization": 100.0}
+SETTINGS = {"lr": 1e-3, "n_beta": 10.0, "localization": 100.0}
 
 
 def cases(plan: Plan, regime: str) -> Iterator[Timed]:

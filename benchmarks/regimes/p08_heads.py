@@ -24,7 +24,7 @@ from benchmarks.timing import Timed, repeated
 SMALL = Shape(layers=6, width=128, heads=4, vocabulary=512, tokens=64, batch=8, chains=4)
 PYTHIA = Shape(layers=6, width=128, heads=4, vocabulary=50_304, tokens=128, batch=4, chains=4)
 TINY = Shape(layers=2, width=16, heads=2, vocabulary=64, tokens=8, batch=4, chains=2)
-SETTINGS = {"lr": 1e-4, "n_beta": 30.0, "localization": 100.0}
+SETTINGS = {"lr": 1e-3, "n_beta": 30.0, "localization": 100.0}
 OBSERVABLES = 3
 
 

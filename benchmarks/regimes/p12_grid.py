@@ -14,7 +14,7 @@ from benchmarks.regimes.p04_small_transformer import SETTINGS, SHAPE, TINY
 from benchmarks.timing import Timed
 
 AXES = ("lr", "n_beta", "localization")
-TOY = {"lr": 1e-4, "n_beta": 100.0, "localization": 10.0, "batch_size": 64}
+TOY = {"lr": 1e-3, "n_beta": 100.0, "localization": 10.0, "batch_size": 64}
 Cell = tuple[float, ...]
 
 
