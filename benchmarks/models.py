@@ -113,8 +113,9 @@ def neox(shape: Shape, *, eager_attention: bool = False) -> Any:
         return GPTNeoXForCausalLM(config).eval()
 
 
-def tokens(vocabulary: int, width: int, rows: int = 256, seed: int = 1) -> Tensor:
-    """Random token ids [rows, width]."""
+def tokens(vocabulary: int, width: int, rows: int | None = None, seed: int = 1) -> Tensor:
+    """Random token ids [rows, width]; L(w*) is read over all rows, so there are fewer where the vocabulary is large."""
+    rows = rows or (256 if vocabulary <= 5000 else 64)
     return torch.randint(0, vocabulary, (rows, width), generator=torch.Generator().manual_seed(seed))
 
 

@@ -26,7 +26,7 @@ BATCH, CONTEXT, CHAINS, HEADS = 2, 128, 2, 9
 SETTINGS = {"lr": 1e-6, "n_beta": 100.0, "localization": 1000.0}
 LAYERS = {28: "≥ 2.5×", 15: "≥ 1.5×"}
 TINY_LAYERS = {2: "", 1: ""}
-ROWS = 256
+ROWS = 64  # L(w*) is read over all of them
 
 
 def gguf_file() -> str:
