@@ -13,6 +13,7 @@ from sltfast.data import leaves
 from sltfast.stacking.guard import Guard, GuardedWeight
 from sltfast.stacking.lanes import Lanes
 from sltfast.stacking.opening import with_other_rows
+from sltfast.stacking.padding_rows import has_padding_rows, keeping_padding_rows
 from sltfast.stacking.pieces import MovingWeight, Piece
 from sltfast.stacking.registry import OWN_FORWARD, Rule, rule_of
 from sltfast.stacking.site import Site
@@ -259,7 +260,8 @@ class Stack:
                 if id(weight) in self._moving:
                     weights.setdefault(id(weight), self._moving[id(weight)])
                     slots.append((below._parameters, key, [*weights].index(id(weight))))
-        unit = Unit(name, module.forward, [*weights.values()], slots, self.folding)
+        forward = keeping_padding_rows(module.forward) if has_padding_rows(module) else module.forward
+        unit = Unit(name, forward, [*weights.values()], slots, self.folding)
         self._running[name] = unit
         self._replace(module, unit)
 

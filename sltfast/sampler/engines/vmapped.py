@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from sltfast.data import leaves, map_leaves
 from sltfast.losses import ItemLoss, ItemLosses, Objective
 from sltfast.restriction import Restriction
 from sltfast.sampler.engines.engine import LaneBatch
+from sltfast.stacking.padding_rows import PaddingRows, has_padding_rows
 
 
 class _Loss(nn.Module):
@@ -45,6 +47,7 @@ class VmappedEngine:
         read_as = {name: parameter.dtype for name, parameter in clone.named_parameters()}
         self.arena = Arena([restriction.dense()], read_as, num_chains, device)
         self.arena.reset()
+        self._manner = PaddingRows if has_padding_rows(clone) else nullcontext
         self._names = [f"model.{leaf.name}" for leaf in self.arena.leaves]
 
     def losses(self, batch: LaneBatch) -> ItemLosses:
@@ -65,7 +68,7 @@ class VmappedEngine:
 
         moved = [leaf.tensor for leaf in self.arena.leaves]
         mapped = torch.func.vmap(one, in_dims=(0, None if batch.shared else 0), randomness="different")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._manner():
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # measured when planning
             results = [result.flatten(0, 1) for result in mapped(moved, tensors)]
         return ItemLosses(results[0], results[1] if weighted else None)
