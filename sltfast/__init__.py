@@ -23,7 +23,6 @@ _LAZY = {
     "compute_llc": "sltfast.estimators.llc",
     "sweep": "sltfast.sweeping",
     "compute_sweep": "sltfast.estimators.sweeps",
-    "over_checkpoints": "sltfast.trajectory",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from sltfast.sampling import sample as sample
     from sltfast.sweeping import sweep as sweep
     from sltfast.temperature import default_nbeta as default_nbeta
-    from sltfast.trajectory import over_checkpoints as over_checkpoints
 
 
 def __getattr__(name: str) -> Any:

@@ -123,7 +123,7 @@ class Planner:
                 self.config,
                 self.builder.clone,
                 lambda name: self.builder.build(name, cells, lanes),
-                self.builder.disagreement,
+                lambda engine: self.builder.disagreement(engine, cells, lanes),
             )
         except ValueError:
             if len(cells) == 1:

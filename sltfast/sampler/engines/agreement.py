@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from sltfast.arena import Arena, Leaf
 from sltfast.clone import structural_clone
+from sltfast.data import map_leaves
 from sltfast.losses import ItemLoss
 from sltfast.sampler.engines.engine import Engine, LaneBatch
 
-PERTURBATION = 0.02  # of the mean absolute weight: equal weights would hide lanes that are mixed up
+# Of the mean absolute weight, in the first and in the last lane: equal weights would hide lanes that are mixed up, and
+# nearly equal ones a choice among all rows (the largest k) that falls on the same rows of each lane.
+PERTURBATIONS = 0.02, 0.5
 # In units of the precision's rounding: sums of a model's depth and width in another order. A mix-up moves the losses by
 # the perturbation's share of them, a hundred times as much in float32.
 LOSS_ROUNDINGS, GRADIENT_ROUNDINGS = 1e3, 1e4
@@ -26,10 +30,12 @@ PART = 1 << 16  # coordinates looked at together: the trial needs no memory of t
 @torch.no_grad()
 def _perturb(engine: Engine) -> None:
     generator = torch.Generator().manual_seed(0)
+    least, most = map(math.log10, PERTURBATIONS)
+    shares = torch.logspace(least, most, engine.arena.lanes).unsqueeze(1)
     for block in engine.arena.blocks:
         for index in range(len(block.leaves)):
             rows = block.rows(index)
-            scale = PERTURBATION * (float(torch.linalg.vector_norm(rows, 1)) / max(1, rows.numel()) + 1e-3)
+            scale = shares * (float(torch.linalg.vector_norm(rows, 1)) / max(1, rows.numel()) + 1e-3)
             width = max(1, PART // len(rows))
             for start in range(0, rows.shape[1], width):
                 part = rows[:, start : start + width]
@@ -41,28 +47,32 @@ def _perturb(engine: Engine) -> None:
         block.refresh_low()
 
 
-def disagreement(engine: Engine, clone: nn.Module, loss: ItemLoss, data: Any, device: torch.device) -> str | None:
+def disagreement(
+    engine: Engine, clone: nn.Module, loss: ItemLoss, data: Any, device: torch.device, *, shared: bool = True
+) -> str | None:
     """How losses or gradients of an engine differ from one chain's at the same weights; None where they agree.
 
-    The first and the last lane are compared, each gradient as soon as it is formed: beside the engine's weights and
-    gradients no more than a tensor is held. The arena is at w* again afterwards.
+    The first, the middle and the last lane are compared, each gradient as soon as it is formed: beside the engine's
+    weights and gradients no more than a tensor is held. The arena is at w* again afterwards.
 
     Args:
         engine: to be tried.
         clone: the model at w*, untouched.
         loss: the run's.
-        data: a batch that all lanes share.
+        data: a batch, the same for all lanes.
         device: where.
+        shared: whether the engine is told so, or given rows for each lane.
     """
     arena = engine.arena
+    rows = data if shared else map_leaves(lambda part: part.repeat(arena.lanes, *[1] * (part.ndim - 1)), data)
     with torch.autocast(device.type, enabled=False):
         try:
             _perturb(engine)
-            total, losses = engine.objective(LaneBatch(data, True), 1.0)
+            total, losses = engine.objective(LaneBatch(rows, shared), 1.0)
             arena.backward(total)
             del total
             gradients = [g for block in arena.take_gradients() for g in block]
-            for lane in sorted({0, arena.lanes - 1}):
+            for lane in sorted({0, arena.lanes // 2, arena.lanes - 1}):
                 reason = _differs(arena, lane, losses.values, gradients, structural_clone(clone, device), loss, data)
                 if reason is not None:
                     return reason

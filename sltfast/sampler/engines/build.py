@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sltfast.arena import LOW_PRECISION
 from sltfast.batches import BatchStream, fetch
 from sltfast.clone import structural_clone
 from sltfast.data import map_leaves
@@ -52,17 +53,19 @@ class EngineBuilder:
         self.streams, self.restrictions, self.memo = streams, restrictions, memo
         self.language_model = isinstance(loss.function, NextToken)
 
-    def build(self, name: str, cells: Sequence[int], num_chains: int) -> Engine:
+    def build(self, name: str, cells: Sequence[int], num_chains: int, dtype: torch.dtype | None = None) -> Engine:
         """An engine by name, for ``num_chains`` chains of each of these cells.
+
+        ``dtype``: what the model's weights are read in, None for what the run reads them in.
 
         Raises:
             ValueError: the engine cannot take them.
         """
-        clone = structural_clone(self.clone, self.device, compute_dtype(self.config.precision))
+        clone = structural_clone(self.clone, self.device, dtype or compute_dtype(self.config.precision))
         clone.train(self.config.mode == "train")
         restrictions = [self.restrictions[cell] for cell in cells]
         if name == "stacked":
-            example = self.example() if len(self.streams) == 1 else None
+            example = self.example(dtype) if len(self.streams) == 1 else None
             return StackedEngine(clone, restrictions, self.loss, num_chains, self.device, example, self.memo)
         if len(cells) > 1:
             raise ValueError(f"the {name} engine takes one restriction at a time, got {len(cells)}")
@@ -72,17 +75,40 @@ class EngineBuilder:
             use_tf32(clone)
         return SequentialEngine(clone, restrictions[0], self.loss, self.device)
 
-    def example(self) -> Any:
-        """The first few rows."""
+    def example(self, dtype: torch.dtype | None = None) -> Any:
+        """The first few rows, what they hold in low precision in ``dtype``, where it is given."""
         stream = self.streams[0]
-        return fetch(stream.source, stream.rows(0)[:CHECKED_ROWS], self.device)
+        rows = fetch(stream.source, stream.rows(0)[:CHECKED_ROWS], self.device)
+        return rows if dtype is None else map_leaves(lambda x: x.to(dtype) if x.dtype in LOW_PRECISION else x, rows)
 
-    def disagreement(self, engine: Engine) -> str | None:
-        """How an engine differs from one chain alone, or None."""
-        data = self.example()
+    def disagreement(self, engine: Engine, cells: Sequence[int], num_chains: int) -> str | None:
+        """How an engine differs from one chain alone, or None.
+
+        What rounding explains in a model of bfloat16 could hide a loss in which rows depend on each other, so that a
+        like engine is tried in float32 too, where the memory is there.
+        """
+        shared = len(self.streams) == 1
+        reason = disagreement(engine, self.clone, self.loss, self._tried(), self.device, shared=shared)
+        low = [parameter for parameter in self.clone.parameters() if parameter.dtype in LOW_PRECISION]
+        if reason is not None or not low or 4 * sum(map(torch.numel, low)) > self.memo.budget:
+            return reason
+        clone, data = structural_clone(self.clone, self.device, torch.float32), self._tried(torch.float32)
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                self.loss(clone, data)
+        except RuntimeError:  # what the loss or the model does needs its own precision
+            return None
+        precise = self.build(engine.name, cells, num_chains, torch.float32)
+        try:
+            return disagreement(precise, clone, self.loss, data, self.device, shared=shared)
+        finally:
+            precise.close()
+
+    def _tried(self, dtype: torch.dtype | None = None) -> Any:
+        """Rows of an odd length, where they are tokens: equal sizes would hide dimensions taken for each other."""
+        data = self.example(dtype)
         ids = token_ids(data) if self.language_model else None
-        if ids is not None and ids.shape[1] > 3 and ids.shape[1] % 2 == 0:
-            # an odd length too: equal sizes would hide dimensions that are taken for each other
-            width = ids.shape[1]
-            data = map_leaves(lambda part: part[:, :-1] if part.ndim > 1 and part.shape[1] == width else part, data)
-        return disagreement(engine, self.clone, self.loss, data, self.device)
+        width = 0 if ids is None else ids.shape[1]
+        if width <= 3 or width % 2:
+            return data
+        return map_leaves(lambda part: part[:, :-1] if part.ndim > 1 and part.shape[1] == width else part, data)
