@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sltfast.losses.items import ItemLosses, LaneWeights, Objective, by_lane
 from sltfast.losses.lane_losses import LaneTokens, lane_losses, lane_objective
+from sltfast.losses.mask_reads import masks_unread
 from sltfast.losses.tokens import IGNORE_INDEX, columns_of, logits_of
 from sltfast.losses.unembedding import Unembedding
 
@@ -38,7 +39,8 @@ class NextToken:
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor | None]:
         """(losses, weights or None) from the model's logits."""
         ids, given, shifted, weights = self.question(batch)
-        logits = logits_of(model, ids, given)
+        with masks_unread():
+            logits = logits_of(model, ids, given)
         if logits.dtype != torch.float64:
             logits = logits.float()
         # Targets are shifted, not the logits: a [B, T, V] slice would be copied whole.
@@ -95,7 +97,8 @@ class NextToken:
         self, model: nn.Module, batch: Any, unembedding: Unembedding, lanes: int, lane_weights: LaneWeights | None
     ) -> tuple[LaneTokens, Tensor | None] | None:
         ids, given, targets, weights = self.question(batch)
-        whole = unembedding.hidden(model, ids, given)
+        with masks_unread():
+            whole = unembedding.hidden(model, ids, given)
         if whole is None:
             return None
         hidden = whole[:, :-1]  # [L·B, T−1, d]; the last predicts nothing known

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sltfast.stacking.heads_inputs import LaneInputs
 from sltfast.stacking.heads_layout import CONCATENATED, ROLES
 from sltfast.stacking.heads_output import HeadOutput
-from sltfast.stacking.heads_weights import LaneWeights
+from sltfast.stacking.heads_weights import LaneWeights, chosen
 from sltfast.stacking.spread import Spread
 
 QUERY_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
@@ -96,7 +96,7 @@ class LaneAttention:
         out = seen["out"]
         base = out.new_empty(self.weights.restrictions, *out.shape)
         for index, own in enumerate(assignment.queries):
-            share = heads[..., list(own), :].flatten(-2) @ self.weights.frozen_output(own)
+            share = chosen(heads, -2, own).flatten(-2) @ self.weights.frozen_output(own)
             torch.sub(out, share, out=base[index])
         features = {}
         for role in ROLES:

@@ -11,6 +11,12 @@ from sltfast.stacking.heads_assignment import Assignment
 from sltfast.stacking.heads_layout import ROLES, HeadLayout
 
 
+def chosen(tensor: Tensor, dim: int, heads: Sequence[int]) -> Tensor:
+    """The given heads along a dimension; a list as an index would be copied to the device, and waited for."""
+    parts = [tensor.narrow(dim, head, 1) for head in heads]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+
+
 class LaneWeights:
     """Weights of L = R · C lanes.
 
@@ -73,7 +79,7 @@ class LaneWeights:
         """[n·D, d]: what the output projection makes of the heads at w*."""
         output = self.layout.output
         by_input = output.weight if output.transposed else output.weight.t()
-        return by_input.unflatten(0, (self.layout.heads, self.layout.head_dim))[list(heads)].flatten(0, 1)
+        return chosen(by_input.unflatten(0, (self.layout.heads, self.layout.head_dim)), 0, heads).flatten(0, 1)
 
     def _moved(self, role: str, kind: str) -> Tensor | None:
         places = self.assignment.places.get((role, kind))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sltfast.arena import Arena, Leaf
 from sltfast.clone import structural_clone
 from sltfast.data import map_leaves
-from sltfast.losses import ItemLoss
+from sltfast.losses import ItemLoss, ItemLosses
 from sltfast.sampler.engines.engine import Engine, LaneBatch
 
 # Of the mean absolute weight, in the first and in the last lane: equal weights would hide lanes that are mixed up, and
@@ -72,8 +72,9 @@ def disagreement(
             arena.backward(total)
             del total
             gradients = [g for block in arena.take_gradients() for g in block]
+            counted = _counted(losses)
             for lane in sorted({0, arena.lanes // 2, arena.lanes - 1}):
-                reason = _differs(arena, lane, losses.values, gradients, structural_clone(clone, device), loss, data)
+                reason = _differs(arena, lane, counted, gradients, structural_clone(clone, device), loss, data)
                 if reason is not None:
                     return reason
         finally:
@@ -128,6 +129,12 @@ def _parts(a: Tensor | None, b: Tensor | None, mask: Tensor | None) -> Iterator[
         yield both[0], both[1]
 
 
+def _counted(losses: ItemLosses) -> Tensor:
+    """Losses that count, 0 for the others: what an ignored token's is, nobody is told."""
+    values, weights = losses
+    return values if weights is None else values.masked_fill(weights == 0, 0.0)
+
+
 def _differs(
     arena: Arena,
     lane: int,
@@ -162,7 +169,7 @@ def _differs(
         parameter.register_post_accumulate_grad_hook(formed)
     total, expected = loss.objective(alone, data, 1, 1.0)
     mine = values.unflatten(0, (arena.lanes, -1))[lane].double()
-    theirs = expected.values.double()
+    theirs = _counted(expected).double()
     rounding = max(float(torch.finfo(parameter.dtype).eps) for parameter in moved.values())
     of_loss, of_gradient = (LOSS_ROUNDINGS, GRADIENT_ROUNDINGS) if rounding < 1e-6 else (LOW_ROUNDINGS, LOW_ROUNDINGS)
     if mine.shape != theirs.shape:
