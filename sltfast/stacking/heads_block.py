@@ -72,6 +72,8 @@ class HeadBlock:
         self._calls.clear()
         if self.announced and not self._expected and self.lanes.weights.lanes > 1:
             raise RuntimeError(f"{self.name} expands lanes late: run the model inside expansion.on(lanes)")
+        if not self._expected:  # nobody told of a batch: what is remembered is another's
+            self._memo = None
         self._expected = False
         if args:
             return (Spread.of(args[0][None], self.lanes.weights.lanes), *args[1:]), kwargs

@@ -111,3 +111,14 @@ def test_names_that_would_share_a_file_are_refused(tmp_path):
         sltfast.sample_restrictions(
             tiny_neox(), token_rows(), {}, {"a b": None, "a_b": None}, output_path=tmp_path / "x.zarr", **SETTINGS
         )
+
+
+@pytest.mark.parametrize("chains", [{"num_chains": 1}, {"num_chains": 3, "chains_per_pass": 1}], ids=str)
+def test_a_head_that_goes_alone_forgets_the_observable_before_it(chains):
+    model, data = tiny_neox().double(), token_rows()
+    settings = {**SETTINGS, **chains, "param_masks": "l1h0", "num_steps_bw_draws": 1}
+    one = sltfast.sample(model, data, {"o": data}, engine="stacked", **settings)
+    assert one.attrs["sltfast"]["plan"]["heads"] == "lanes of their own"
+    settings.pop("chains_per_pass", None)
+    alone = sltfast.sample(model, data, {"o": data}, engine="sequential", **settings)
+    np.testing.assert_allclose(one["loss"], alone["loss"], rtol=1e-10)  # float64, eight steps
