@@ -131,7 +131,7 @@ class _SlicedProduct(torch.autograd.Function):
             if spot.inputs is None:
                 target.copy_(torch.bmm(x[spot.lanes], leaf))
             else:
-                target.baddbmm_(spot.of_inputs(x), leaf)
+                target.baddbmm_(spot.of_inputs(x).to(y.dtype), leaf.to(y.dtype))  # autocast leaves this one alone
         ctx.spots = spots
         ctx.save_for_backward(x, frozen, *leaves)
         return y
@@ -147,7 +147,7 @@ class _SlicedProduct(torch.autograd.Function):
         for index, (spot, leaf) in enumerate(zip(ctx.spots, leaves, strict=True)):
             inner = spot.of_outputs(gradient)
             if to_x is not None and spot.inputs is None:
-                to_x[spot.lanes].baddbmm_(inner, leaf.mT)
+                to_x[spot.lanes].baddbmm_(inner.to(to_x.dtype), leaf.mT.to(to_x.dtype))
             elif to_x is not None:
                 spot.of_inputs(to_x).copy_(torch.bmm(inner, leaf.mT))
             # formed in the layout of the leaf, so that its gradient is contiguous

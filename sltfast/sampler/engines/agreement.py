@@ -65,9 +65,14 @@ def disagreement(
     """
     arena = engine.arena
     rows = data if shared else map_leaves(lambda part: part.repeat(arena.lanes, *[1] * (part.ndim - 1)), data)
+    runs_under_autocast = torch.is_autocast_enabled(device.type)
     with torch.autocast(device.type, enabled=False):
         try:
             _perturb(engine)
+            if runs_under_autocast:  # compared without it, but it has to work with it
+                with torch.autocast(device.type, torch.get_autocast_dtype(device.type), cache_enabled=False):
+                    arena.backward(engine.objective(LaneBatch(rows, shared), 1.0).total)
+                arena.take_gradients()
             total, losses = engine.objective(LaneBatch(rows, shared), 1.0)
             arena.backward(total)
             del total
