@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,19 +30,18 @@ from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import CELL_SETTINGS, SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.lanes import Cell
+from sltfast.sampler.memory import copied_bytes, record_bytes
 from sltfast.sampler.plan import Plan, Planner
 from sltfast.sampler.precision import check_precision, compute_dtype, computing
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
+from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
 from sltfast.stacking.memo import Memo
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-MEMO_SHARE = 0.2  # of the memory that is free, for what does not move of batches that come again
 
 
 class Wanted(NamedTuple):
@@ -95,8 +93,11 @@ def run_chains(
     with surroundings(config.init_seed, where), computing(config.precision, where):
         seen = _observables(observables, model, config, request, where)
         clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
-        shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
-        no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
+        sizing = Sizing(config, request, where)
+        sizing.expect(clone, list(restrictions.values()), streams[0])
+        with sizing.watched():
+            shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
+            no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
         specs = layout(config, seen, shapes, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
@@ -112,9 +113,12 @@ def run_chains(
         left = [place for place in places if place.existing.state != "complete"]
         stores: dict[str, Store] = {}
         if left:
-            memo = Memo(int(MEMO_SHARE * free_bytes(where)))
+            memo = Memo(sizing.budget)
             builder = EngineBuilder(config, clone, loss, streams, where, [p.restriction for p in left], memo)
-            planner = Planner(config, request, builder, no_logits)
+            on_disk = any(place.path is not None for place in left)
+            kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
+            sizing.use(builder, seen, {"model": copied_bytes(model, clone), **kept})
+            planner = Planner(config, request, builder, sizing, no_logits)
             plan = planner.plan({cell: p.existing.plan for cell, p in enumerate(left) if p.existing.plan})
             for cell, place in enumerate(left):
                 place.attrs["sltfast"]["plan"] = plan.record(cell, place.restriction)
@@ -126,7 +130,6 @@ def run_chains(
                 at_init = baseline.step_losses(config.num_steps)
                 start = start_values(baseline, at_init, config, seen, dataset_loss=request.dataset_init_loss)
                 stores = {place.name: _store(place, specs, config, start) for place in left}
-                on_disk = any(place.path is not None for place in left)
                 problem = Problem(
                     config=config,
                     loss=loss,
@@ -223,13 +226,6 @@ def _without_logits(
     for parameter in moving:
         parameter.requires_grad_(False)
     return reason
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _resolved(path: str | Path | None) -> Path | None:

@@ -155,6 +155,7 @@ class Flight:
             store.put_whole("alive", deaths < 0, chains)
             store.put_whole("death_step", deaths, chains)
             target.section.finish()
+        del self.recorder  # it calls back: the weights of a pass would outlive it until cycles are collected
 
     def interrupt(self) -> None:
         """Hand over what was recorded so far."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sltfast.arena import LOW_PRECISION
 from sltfast.ops.grouped_gradient_step import epilogue_refusal
 from sltfast.restriction import Restriction
+from sltfast.sampler.budget import readable
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.engines.choice import EngineChoice, choose
@@ -16,6 +17,7 @@ from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.grouping import Classes, congruent, groups
 from sltfast.sampler.lanes import Lanes
 from sltfast.sampler.precision import compute_dtype
+from sltfast.sampler.sizing import PassBytes, Sizing
 
 if TYPE_CHECKING:
     from sltfast.request import Request
@@ -62,8 +64,17 @@ class Plan:
         for cell, engine in self.engines.items():
             reason = f" ({engine.why})" if engine.why else ""
             lines.append(f"engine: {engine.name}{reason}, {self.chains_per_pass[cell]} chains per pass")
-            lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in engine.facts.items()]
-        return "\n".join(dict.fromkeys(lines + [f"{k.replace('_', ' ')}: {v}" for k, v in self.facts.items()]))
+            lines += [f"  {_line(name, value)}" for name, value in engine.facts.items()]
+        return "\n".join(dict.fromkeys(lines + [_line(name, value) for name, value in self.facts.items()]))
+
+
+def _line(name: str, value: Any) -> str:
+    """A fact for a reader; what counts bytes is called ``…_bytes``."""
+    show = readable if name.endswith("_bytes") else (lambda one: f"{one:.4g}" if isinstance(one, float) else str(one))
+    words = name.removesuffix("_bytes").replace("_", " ")
+    if isinstance(value, dict):
+        return f"{words}: " + ", ".join(f"{part.replace('_', ' ')} {show(one)}" for part, one in value.items())
+    return f"{words}: {'not measured (plan=True does)' if value is None else show(value)}"
 
 
 class Planner:
@@ -73,11 +84,15 @@ class Planner:
         config: of the run.
         request: what was asked for.
         builder: of the engines.
+        sizing: of passes.
         logits: why the losses need the model's logits, "" where they come from its hidden states.
     """
 
-    def __init__(self, config: SamplerConfig, request: Request, builder: EngineBuilder, logits: str) -> None:
+    def __init__(
+        self, config: SamplerConfig, request: Request, builder: EngineBuilder, sizing: Sizing, logits: str
+    ) -> None:
         self.config, self.request, self.builder, self.logits = config, request, builder, logits
+        self.sizing = sizing
         self._engines: dict[int, EngineChoice] = {}
 
     def plan(self, earlier: Mapping[int, Mapping[str, Any]]) -> Plan:
@@ -94,15 +109,40 @@ class Planner:
         classes: Classes = []
         for cells in congruent(restrictions) if together else [(cell,) for cell in range(len(restrictions))]:
             classes += self._chosen(cells, earlier)
-        chains = {cell: self._chains(cell, earlier) for cell in range(len(restrictions))}
-        beside: Classes = [cells for cells in classes if self._shares(cells[0])]
-        if len(beside) < 2 or len({chains[cells[0]] for cells in beside}) > 1:
-            beside = []
+        sharing = [cells for cells in classes if self._shares(cells[0])]
+        beside = sharing if len(sharing) > 1 else []
+        chains: dict[int, int] = {}
+        for cells in classes:
+            chains |= dict.fromkeys(cells, self._chains(cells, earlier, clocked=cells not in beside))
+        beside = self._fitting(beside, chains, earlier)
         alone = [cells for cells in classes if cells not in beside]
         passes = [group for cells in alone for group in groups([cells], self.config.num_chains, chains[cells[0]])]
+        together_bytes = [[self._bytes(cells, chains)] for cells in alone]
         if beside:
             passes += groups(beside, self.config.num_chains, chains[beside[0][0]])
-        return Plan(self.config, self._engines, chains, passes, {"logits": self.logits or "not formed"})
+            together_bytes.append([self._bytes(cells, chains) for cells in beside])
+        facts = {"logits": self.logits or "not formed", **self.sizing.facts(together_bytes)}
+        return Plan(self.config, self._engines, chains, passes, facts)
+
+    def _bytes(self, cells: tuple[int, ...], chains: Mapping[int, int]) -> PassBytes:
+        return self.sizing.pass_bytes(cells, self._engines[cells[0]].name, chains[cells[0]])
+
+    def _fitting(self, beside: Classes, chains: dict[int, int], earlier: Mapping[int, Any]) -> Classes:
+        """Of passes that could go beside each other: all, with as many chains as they have room for together, or none.
+
+        What is on record or was asked for keeps its chains.
+        """
+        fixed = self.request.chains_per_pass is not None or any(cells[0] in earlier for cells in beside)
+        while beside:
+            counts = {chains[cells[0]] for cells in beside}
+            least = min(counts)
+            if len(counts) == 1 and self.sizing.fit([self._bytes(cells, chains) for cells in beside]):
+                return beside
+            if fixed or counts == {1}:
+                return []
+            fewer = least if len(counts) > 1 else least // 2
+            chains |= dict.fromkeys((cell for cells in beside for cell in cells), fewer)
+        return []
 
     def engine_for(self, lanes: Lanes) -> Engine:
         """The engine of a pass."""
@@ -116,15 +156,16 @@ class Planner:
                 facts = {PARTS_AT: known[PARTS_AT]} if PARTS_AT in known else {}
                 self._engines[cell] = EngineChoice(known["engine"], known["engine_reason"], facts)
             return [cells]
-        lanes = min(self.config.num_chains, 1 if len(cells) > 1 else CHECKED_LANES)
+        lanes = 1 if len(cells) > 1 else self.sizing.trial_chains(cells, CHECKED_LANES)
         try:
-            choice = choose(
-                "stacked" if len(cells) > 1 else self.request.engine,
-                self.config,
-                self.builder.clone,
-                lambda name: self.builder.build(name, cells, lanes),
-                lambda engine: self.builder.disagreement(engine, cells, lanes),
-            )
+            with self.sizing.watched():
+                choice = choose(
+                    "stacked" if len(cells) > 1 else self.request.engine,
+                    self.config,
+                    self.builder.clone,
+                    lambda name: self.builder.build(name, cells, lanes),
+                    lambda engine: self.builder.disagreement(engine, cells, lanes),
+                )
         except ValueError:
             if len(cells) == 1:
                 raise
@@ -132,13 +173,18 @@ class Planner:
         self._engines |= dict.fromkeys(cells, choice)
         return [cells]
 
-    def _chains(self, cell: int, earlier: Mapping[int, Mapping[str, Any]]) -> int:
-        """Chains of a cell that go together."""
-        if self._engines[cell].name == "sequential":
-            return 1
-        if self.request.chains_per_pass is not None:
-            return min(self.request.chains_per_pass, self.config.num_chains)
-        return int(earlier[cell]["chains_per_pass"]) if cell in earlier else self.config.num_chains
+    def _chains(self, cells: tuple[int, ...], earlier: Mapping[int, Mapping[str, Any]], *, clocked: bool) -> int:
+        """Chains of each of these cells that go together; the clock may have another engine run them."""
+        cell = cells[0]
+        choice = self._engines[cell]
+        if cell in earlier and self.request.chains_per_pass is None:
+            return int(earlier[cell]["chains_per_pass"])
+        others = self.request.engine == "auto" and len(cells) == 1 and not self._shares(cell)
+        taken, facts = self.sizing.taken(cells, choice.name, clocked=clocked, others=others)
+        if taken.engine != choice.name:
+            choice = EngineChoice(taken.engine, f"measured to be faster than {choice.name!r}", {})
+        self._engines |= dict.fromkeys(cells, choice._replace(facts={**choice.facts, **facts}))
+        return taken.chains
 
     def _shares(self, cell: int) -> bool:
         """Whether lanes of a cell part later than at the model's input."""
