@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sltfast.data import leaves
@@ -186,7 +187,8 @@ class Stack:
                 return
             batch, self.folding.batch = self.folding.batch, other[2]
             try:
-                self._root(*other[0], **other[1])
+                with torch.no_grad():
+                    self._root(*other[0], **other[1])
                 self.folding.asking = False
             finally:
                 self.folding.batch = batch
