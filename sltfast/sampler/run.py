@@ -68,4 +68,6 @@ class Run:
             return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
         chains = [chain for lanes in group for chain in lanes.chains]
         total = self.problem.config.num_chains
-        return f"chains {chains[0] + 1}–{chains[-1] + 1} of {total}" if len(chains) < total else f"{total} chains"
+        if len(chains) < total:
+            return f"chains {chains[0] + 1}–{chains[-1] + 1} of {total}"
+        return "1 chain" if total == 1 else f"{total} chains"

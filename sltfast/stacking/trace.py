@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from sltfast.stacking.tensors import Path, arguments_of
 
@@ -176,16 +175,19 @@ class _Flops(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        from torch.utils.flop_counter import flop_registry, sdpa_flop_count  # loads triton where there is one
+
+        self._counts, self._of_attention = flop_registry, sdpa_flop_count
         self.flops = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and add its FLOPs."""
         output = function(*args, **(kwargs or {}))
         packet = function._overloadpacket
-        if packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=output)
+        if packet in self._counts:
+            self.flops += self._counts[packet](*args, **(kwargs or {}), out_val=output)
         elif "token_loss" in str(packet) and "backward" not in str(packet):
             self.flops += 2 * args[0].numel() * args[1].shape[-2]  # hidden states times the unembedding
         elif packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-            self.flops += sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
+            self.flops += self._of_attention(args[0].shape, args[1].shape, args[2].shape)
         return output

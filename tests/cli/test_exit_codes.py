@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_readable_draws(model: str, text: str, tmp_path: Path) -> 
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = b""
-    while not re.search(rb"chain 1/1.* (\d{2,})/20000", said):
+    while not re.search(rb"1 chain:.* (\d{2,})/20000", said):
         piece = process.stderr.read1(4096)
         assert piece, said.decode()
         said += piece
