@@ -38,7 +38,7 @@ from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
-from sltfast.stacking.memo import Memo
+from sltfast.stacking.prefix import Memo
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from sltfast.restriction import Restriction
 from sltfast.stacking.heads import HeadLanes
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix import Expansion, Memo
 
 # float64: some hundred roundings of 1e-16 a value, far below what any mistake would change
 CLOSE = 1e-10

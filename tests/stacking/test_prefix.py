@@ -19,8 +19,7 @@ from prefix_models import (
     seeded,
 )
 
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix import Expansion, Memo
 
 
 def padded(rows, tokens, family=""):

@@ -8,8 +8,8 @@ from architectures import classification_loss, images
 from models import token_rows
 from prefix_models import FAMILIES, Residual, cloned, each_lane, language_model, lens, next_token, seeded
 
-from sltfast.stacking.memo import KeptValues, Memo
 from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix.memo import KeptValues, Memo
 
 LANES = 3
 

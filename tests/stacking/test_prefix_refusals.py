@@ -7,8 +7,7 @@ from models import Mlp, regression_data, regression_loss, token_rows
 from prefix_models import cloned, each_lane, language_model, next_token, seeded
 from torch import nn
 
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix import Expansion, Memo
 
 BATCH = {"input_ids": token_rows(3, 6)}
 MIDDLE = "model.layers.1.mlp.up_proj.weight"

@@ -12,8 +12,7 @@ from sltfast.losses import item_loss
 from sltfast.losses.unembedding import Unembedding
 from sltfast.losses.unembedding_search import find_unembedding
 from sltfast.stacking.heads import HeadLanes
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix import Expansion, Memo
 
 
 def shared(stack, loss, batch, memo, key):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sltfast.stacking.spread import Spread, written
+from sltfast.stacking.heads.spread import Spread, written
 
 RESTRICTIONS, CHAINS, ROWS = 2, 3, 2
 LANES = RESTRICTIONS * CHAINS

@@ -21,7 +21,7 @@ from sltfast.sampler.engines.sequential import SequentialEngine
 from sltfast.sampler.engines.stacked import StackedEngine
 from sltfast.sampler.engines.vmapped import VmappedEngine
 from sltfast.sampler.precision import compute_dtype, use_tf32
-from sltfast.stacking.memo import Memo
+from sltfast.stacking.prefix import Memo
 
 CHECKED_TOKENS = 17
 CHECKED_ROWS = 3  # odd, so that no other size of the model is a multiple of it by chance

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sltfast.arena import Arena
 from sltfast.losses import ItemLosses, Objective
-from sltfast.stacking.memo import Key
+from sltfast.stacking.prefix.memo import Key
 
 
 class LaneBatch(NamedTuple):

@@ -16,8 +16,7 @@ from sltfast.restriction import Restriction
 from sltfast.sampler.engines.engine import LaneBatch
 from sltfast.stacking import Piece, Stack, refusal
 from sltfast.stacking.heads import HeadLanes
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.prefix import Expansion, Memo
 
 
 class StackedEngine:

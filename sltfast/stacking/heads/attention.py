@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sltfast.stacking.heads_inputs import LaneInputs
-from sltfast.stacking.heads_layout import CONCATENATED, ROLES
-from sltfast.stacking.heads_output import HeadOutput
-from sltfast.stacking.heads_weights import LaneWeights, chosen
-from sltfast.stacking.spread import Spread
+from sltfast.stacking.heads.inputs import LaneInputs
+from sltfast.stacking.heads.layout import CONCATENATED, ROLES
+from sltfast.stacking.heads.output import HeadOutput
+from sltfast.stacking.heads.spread import Spread
+from sltfast.stacking.heads.weights import LaneWeights, chosen
 
 QUERY_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 KEY_COUNTS = ("num_key_value_heads", "num_kv_heads")

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from sltfast.stacking.below import Below, Hidden
-from sltfast.stacking.growing import Growing
-from sltfast.stacking.memo import KeptValues, Key, Memo
-from sltfast.stacking.passing import Passing
-from sltfast.stacking.placeholders import Placeholders
-from sltfast.stacking.points import Point
-from sltfast.stacking.tensors import arguments_of, replaced_argument
-from sltfast.stacking.trace import Call, Rows
+from sltfast.stacking.prefix.below import Below, Hidden
+from sltfast.stacking.prefix.growing import Growing
+from sltfast.stacking.prefix.memo import KeptValues, Key, Memo
+from sltfast.stacking.prefix.passing import Passing
+from sltfast.stacking.prefix.placeholders import Placeholders
+from sltfast.stacking.prefix.points import Point
+from sltfast.stacking.prefix.tensors import arguments_of, replaced_argument
+from sltfast.stacking.prefix.trace import Call, Rows
 
 
 class LateBlock(Protocol):

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from sltfast.data import map_leaves
 from sltfast.isolation import isolated_rng
-from sltfast.stacking.below import skippable
-from sltfast.stacking.hooks import Hooks, LateBlock, On
-from sltfast.stacking.memo import Key, Memo
-from sltfast.stacking.points import Point, blocks, first_use, points
-from sltfast.stacking.trace import SIZES, Trace, trace
-from sltfast.stacking.trials import Forward, Trial
+from sltfast.stacking.prefix.below import skippable
+from sltfast.stacking.prefix.hooks import Hooks, LateBlock, On
+from sltfast.stacking.prefix.memo import Key, Memo
+from sltfast.stacking.prefix.points import Point, blocks, first_use, points
+from sltfast.stacking.prefix.trace import SIZES, Trace, trace
+from sltfast.stacking.prefix.trials import Forward, Trial
 
 
 class Expansion:

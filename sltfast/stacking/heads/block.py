@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sltfast.stacking.heads_attention import LaneAttention
-from sltfast.stacking.spread import Spread, holds, mapped, written
+from sltfast.stacking.heads.attention import LaneAttention
+from sltfast.stacking.heads.spread import Spread, holds, mapped, written
 
 Memo = MutableMapping[Hashable, Any]
 PASSES = (nn.Dropout, nn.Identity)  # in eval mode they give back what they are given, written out or not

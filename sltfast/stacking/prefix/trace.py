@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sltfast.stacking.tensors import Path, arguments_of
+from sltfast.stacking.prefix.tensors import Path, arguments_of
 
 Run = Callable[[int], Any]  # runs the model on that many rows
 SIZES = (2, 3)  # neither is 1, which broadcasts, and neither divides the other

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from sltfast.stacking.trace import Call, Trace
+from sltfast.stacking.prefix.trace import Call, Trace
 
 
 class Point(NamedTuple):

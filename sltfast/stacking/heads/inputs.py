@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sltfast.stacking.heads_layout import CONCATENATED, ROLES
-from sltfast.stacking.heads_weights import LaneWeights
+from sltfast.stacking.heads.layout import CONCATENATED, ROLES
+from sltfast.stacking.heads.weights import LaneWeights
 
 
 class LaneInputs(nn.Module):

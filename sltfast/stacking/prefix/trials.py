@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sltfast.data import leaves, map_leaves
 from sltfast.isolation import reseed
-from sltfast.stacking.growing import tiled
-from sltfast.stacking.hooks import Hooks, On
-from sltfast.stacking.memo import Key
+from sltfast.stacking.prefix.growing import tiled
+from sltfast.stacking.prefix.hooks import Hooks, On
+from sltfast.stacking.prefix.memo import Key
 
 Forward = Callable[[nn.Module, Any], Any]
 LANES = 2

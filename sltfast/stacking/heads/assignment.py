@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sltfast.restriction import Restriction, Segment
-from sltfast.stacking.heads_layout import ROLES, HeadLayout, Projection
+from sltfast.stacking.heads.layout import ROLES, HeadLayout, Projection
 
 Place = tuple[int, int]  # (leaf, first feature in it)
 Moved = dict[tuple[str, str], dict[int, Place]]  # (role, weight or bias) -> head -> place

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from sltfast.restriction import Restriction
-from sltfast.stacking.heads_assignment import NotHeads, assign
-from sltfast.stacking.heads_attention import LaneAttention
-from sltfast.stacking.heads_block import HeadBlock, Memo
-from sltfast.stacking.heads_check import AttentionCall, attention_call, disagreement
-from sltfast.stacking.heads_layout import layouts
-from sltfast.stacking.heads_weights import LaneWeights
-from sltfast.stacking.prefix import Expansion
+from sltfast.stacking.heads.assignment import NotHeads, assign
+from sltfast.stacking.heads.attention import LaneAttention
+from sltfast.stacking.heads.block import HeadBlock, Memo
+from sltfast.stacking.heads.check import AttentionCall, attention_call, disagreement
+from sltfast.stacking.heads.layout import layouts
+from sltfast.stacking.heads.weights import LaneWeights
+from sltfast.stacking.prefix.expansion import Expansion
 
 DROPOUT_RATES = ("p", "attention_dropout", "dropout", "attn_dropout")
 

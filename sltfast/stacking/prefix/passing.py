@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sltfast.stacking.memo import Key
+from sltfast.stacking.prefix.memo import Key
 
 
 class Passing:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sltfast.stacking.passing import Passing
-from sltfast.stacking.tensors import Path, replaced, tensors_in
-from sltfast.stacking.trace import Call, Rows
+from sltfast.stacking.prefix.passing import Passing
+from sltfast.stacking.prefix.tensors import Path, replaced, tensors_in
+from sltfast.stacking.prefix.trace import Call, Rows
 
 
 def tiled(tensor: Tensor, lanes: int, dim: int = 0) -> Tensor:

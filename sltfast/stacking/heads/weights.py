@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sltfast.stacking.heads_assignment import Assignment
-from sltfast.stacking.heads_layout import ROLES, HeadLayout
+from sltfast.stacking.heads.assignment import Assignment
+from sltfast.stacking.heads.layout import ROLES, HeadLayout
 
 
 def chosen(tensor: Tensor, dim: int, heads: Sequence[int]) -> Tensor:

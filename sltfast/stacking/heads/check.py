@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sltfast.restriction import Restriction
-from sltfast.stacking.heads_assignment import Assignment, NotHeads
-from sltfast.stacking.heads_attention import LaneAttention
-from sltfast.stacking.heads_layout import HeadLayout
-from sltfast.stacking.heads_weights import LaneWeights
-from sltfast.stacking.spread import written
+from sltfast.stacking.heads.assignment import Assignment, NotHeads
+from sltfast.stacking.heads.attention import LaneAttention
+from sltfast.stacking.heads.layout import HeadLayout
+from sltfast.stacking.heads.spread import written
+from sltfast.stacking.heads.weights import LaneWeights
 
 MOST_LANES = 4
 ALLOWED = 1e-3  # rounding in float32 is far below it, a wrong head far above

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from sltfast.stacking.memo import Memo
-from sltfast.stacking.passing import Passing
-from sltfast.stacking.placeholders import Placeholders, shape_of
-from sltfast.stacking.points import Point
-from sltfast.stacking.tensors import Path, arguments_of, replaced_argument
-from sltfast.stacking.trace import Call
+from sltfast.stacking.prefix.memo import Memo
+from sltfast.stacking.prefix.passing import Passing
+from sltfast.stacking.prefix.placeholders import Placeholders, shape_of
+from sltfast.stacking.prefix.points import Point
+from sltfast.stacking.prefix.tensors import Path, arguments_of, replaced_argument
+from sltfast.stacking.prefix.trace import Call
 
 
 class Hidden:
