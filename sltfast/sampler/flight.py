@@ -185,6 +185,8 @@ class Flight:
         self.interrupt()
         for target in self.targets:
             target.section.flush()
+        for target in self.targets[1:]:  # what stands in the first one holds as long as this does
+            target.section.save_state({"step": step, "lanes": self._whose()})
         self.targets[0].section.save_state(self._state(step))
         self._saved = time.monotonic()
         self._interval = max(STATE_SECONDS, STATE_COST * (self._saved - begun))
@@ -203,9 +205,12 @@ class Flight:
 
     def _take_up(self) -> int:
         """Go on from a saved state, if there is one of these very lanes; returns the step to go on at."""
-        state = self.targets[0].section.load_state()
-        if state is not None and state["lanes"] != self._whose():
-            state = None
+        states = [target.section.load_state() for target in self.targets]
+        state = states[0]
+        if state is not None:
+            whose, least = self._whose(), state["step"]
+            if any(one is None or one["lanes"] != whose or one["step"] < least for one in states):
+                state = None  # another call has begun some of these chains anew
         step = 0 if state is None else int(state["step"])
         for target in self.targets:
             target.section.cut_back(step)
