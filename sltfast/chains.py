@@ -114,7 +114,8 @@ def run_chains(
         stores: dict[str, Store] = {}
         if left:
             memo = Memo(sizing.budget)
-            builder = EngineBuilder(config, clone, loss, streams, where, [p.restriction for p in left], memo)
+            moving = [place.restriction for place in left]
+            builder = EngineBuilder(config, clone, loss, streams, where, moving, memo, seen)
             on_disk = any(place.path is not None for place in left)
             kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
             sizing.use(builder, seen, {"model": copied_bytes(model, clone), **kept})

@@ -122,3 +122,51 @@ def test_a_head_that_goes_alone_forgets_the_observable_before_it(chains):
     settings.pop("chains_per_pass", None)
     alone = sltfast.sample(model, data, {"o": data}, engine="sequential", **settings)
     np.testing.assert_allclose(one["loss"], alone["loss"], rtol=1e-10)  # float64, eight steps
+
+
+@pytest.mark.parametrize(
+    ("data", "observed"), [(PADDED, token_rows()), (token_rows(), PADDED)], ids=["without", "with"]
+)
+def test_observables_with_other_columns_than_the_data_set(data, observed):
+    model, settings = tiny_neox().double(), {**SETTINGS, "num_draws": 3}
+    names = {"head": "l1h0", "mlp": "l1 mlp", "full": None}
+    together = sltfast.sample_restrictions(model, data, {"o": observed, "p": data}, names, **settings)
+    for name, masks in names.items():
+        arguments = (model, data, {"o": observed, "p": data})
+        alone = sltfast.sample(*arguments, param_masks=masks, engine="sequential", **settings)
+        np.testing.assert_allclose(together[name]["loss"], alone["loss"], rtol=1e-10)  # float64, eight steps
+        np.testing.assert_allclose(together[name]["loss_o"], alone["loss_o"], rtol=1e-5)  # records are float32
+        assert together[name].attrs["sltfast"]["plan"]["engine"] == "stacked"
+    assert "other batches are of another kind" in together["mlp"].attrs["sltfast"]["plan"]["lanes_part_at"]
+
+
+def test_a_shared_pass_is_not_taken_up_where_one_of_its_runs_was_begun_anew(tmp_path, monkeypatch):
+    from sltfast.sampler import flight
+
+    class Interrupt(Exception):
+        pass
+
+    step = flight.Flight.step
+
+    def until(last):
+        def stopping(self, t):
+            if t == last:
+                raise Interrupt
+            step(self, t)
+
+        return stopping
+
+    monkeypatch.setattr(flight, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(flight, "STATE_COST", 0)
+    model, data = tiny_neox(), token_rows()
+    both, one = {"a": "l0h0", "b": "l0h1"}, {"b": "l0h1"}
+    whole = sltfast.sample_restrictions(model, data, None, both, **SETTINGS)
+    for names, last in ((both, 9), (one, 4)):
+        with monkeypatch.context() as patch:
+            patch.setattr(flight.Flight, "step", until(last))
+            with pytest.raises(Interrupt):
+                sltfast.sample_restrictions(model, data, None, names, output_path=tmp_path / "x.zarr", **SETTINGS)
+    resumed = sltfast.sample_restrictions(model, data, None, both, output_path=tmp_path / "x.zarr", **SETTINGS)
+    for name in both:
+        for variable in whole[name].dataset.data_vars:
+            np.testing.assert_array_equal(resumed[name][variable], whole[name][variable], err_msg=f"{name} {variable}")

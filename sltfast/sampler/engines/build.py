@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from sltfast.arena import LOW_PRECISION
 from sltfast.batches import BatchStream, fetch
 from sltfast.clone import structural_clone
-from sltfast.data import leaves, map_leaves
+from sltfast.data import Source, leaves, map_leaves
 from sltfast.losses import ItemLoss, NextToken, token_ids
+from sltfast.observables import Observable
 from sltfast.restriction import Restriction
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.agreement import disagreement
@@ -24,6 +26,7 @@ from sltfast.sampler.precision import compute_dtype, use_tf32
 from sltfast.stacking.prefix import Memo
 
 CHECKED_TOKENS = 17
+PRECISE_SHARE = 0.1  # of the memory, for a trial in float32
 CHECKED_ROWS = 3  # odd, so that no other size of the model is a multiple of it by chance
 
 
@@ -38,6 +41,7 @@ class EngineBuilder:
         device: where.
         restrictions: what moves, cell by cell.
         memo: what engines keep of batches that come again.
+        observables: the run's.
     """
 
     def __init__(
@@ -49,25 +53,28 @@ class EngineBuilder:
         device: torch.device,
         restrictions: Sequence[Restriction],
         memo: Memo,
+        observables: Sequence[Observable] = (),
     ) -> None:
         self.config, self.clone, self.loss, self.device = config, clone, loss, device
         self.streams, self.restrictions, self.memo = streams, restrictions, memo
+        self.observables = observables
         self.language_model = isinstance(loss.function, NextToken)
 
-    def build(self, name: str, cells: Sequence[int], num_chains: int, dtype: torch.dtype | None = None) -> Engine:
+    def build(self, name: str, cells: Sequence[int], num_chains: int, precise: nn.Module | None = None) -> Engine:
         """An engine by name, for ``num_chains`` chains of each of these cells.
 
-        ``dtype``: what the model's weights are read in, None for what the run reads them in.
+        ``precise``: the model in float32, where the engine is to compute in it rather than as the run does.
 
         Raises:
             ValueError: the engine cannot take them.
         """
-        clone = structural_clone(self.clone, self.device, dtype or compute_dtype(self.config.precision))
+        dtype = compute_dtype(self.config.precision) if precise is None else torch.float32
+        clone = structural_clone(precise or self.clone, self.device, dtype)
         clone.train(self.config.mode == "train")
         restrictions = [self.restrictions[cell] for cell in cells]
         if name == "stacked":
-            example = self.example(dtype) if len(self.streams) == 1 else None
-            return StackedEngine(clone, restrictions, self.loss, num_chains, self.device, example, self.memo)
+            examples = self._kinds(None if precise is None else dtype) if len(self.streams) == 1 else []
+            return StackedEngine(clone, restrictions, self.loss, num_chains, self.device, examples, self.memo)
         if len(cells) > 1:
             raise ValueError(f"the {name} engine takes one restriction at a time, got {len(cells)}")
         if name == "vmap":
@@ -79,8 +86,18 @@ class EngineBuilder:
     def example(self, dtype: torch.dtype | None = None) -> Any:
         """The first few rows, what they hold in low precision in ``dtype``, where it is given."""
         stream = self.streams[0]
-        rows = fetch(stream.source, stream.rows(0)[:CHECKED_ROWS], self.device)
-        return rows if dtype is None else map_leaves(lambda x: x.to(dtype) if x.dtype in LOW_PRECISION else x, rows)
+        return self._rows(stream.source, stream.rows(0), dtype)
+
+    def _rows(self, source: Source, rows: np.ndarray, dtype: torch.dtype | None) -> Any:
+        data = fetch(source, rows[:CHECKED_ROWS], self.device)
+        return data if dtype is None else map_leaves(lambda x: x.to(dtype) if x.dtype in LOW_PRECISION else x, data)
+
+    def _kinds(self, dtype: torch.dtype | None) -> list[Any]:
+        """The example, and one of each observable whose batches have other columns."""
+        examples = [self.example(dtype)]
+        examples += [self._rows(observable.source, observable.rows, dtype) for observable in self.observables]
+        kinds = [_kind(example) for example in examples]
+        return [example for k, example in enumerate(examples) if kinds[k] not in kinds[:k]]
 
     def disagreement(self, engine: Engine, cells: Sequence[int], num_chains: int) -> str | None:
         """How an engine differs from one chain alone, or None.
@@ -91,7 +108,7 @@ class EngineBuilder:
         shared = len(self.streams) == 1
         reason = disagreement(engine, self.clone, self.loss, self._tried(), self.device, shared=shared)
         low = [parameter for parameter in self.clone.parameters() if parameter.dtype in LOW_PRECISION]
-        if reason is not None or not low or 4 * sum(map(torch.numel, low)) > self.memo.budget:
+        if reason is not None or not low or 4 * sum(map(torch.numel, low)) > PRECISE_SHARE * self.memo.budget:
             return reason
         clone, data = structural_clone(self.clone, self.device, torch.float32), self._tried(torch.float32)
         try:
@@ -99,11 +116,11 @@ class EngineBuilder:
                 self.loss(clone, data)
         except RuntimeError:  # what the loss or the model does needs its own precision
             return None
-        precise = self.build(engine.name, cells, num_chains, torch.float32)
+        like = self.build(engine.name, cells, num_chains, clone)
         try:
-            return disagreement(precise, clone, self.loss, data, self.device, shared=shared)
+            return disagreement(like, clone, self.loss, data, self.device, shared=shared)
         finally:
-            precise.close()
+            like.close()
 
     def _tried(self, dtype: torch.dtype | None = None) -> Any:
         """Rows of an odd length, where they are tokens: equal sizes would hide dimensions taken for each other.
@@ -119,3 +136,8 @@ class EngineBuilder:
         if kept < 3 or kept == width:
             return data
         return map_leaves(lambda part: part[:, :kept] if part.ndim > 1 and part.shape[1] == width else part, data)
+
+
+def _kind(batch: Any) -> tuple[Any, ...]:
+    columns = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+    return columns, [(part.dtype, part.ndim) for part in leaves(batch)]

@@ -31,7 +31,7 @@ class StackedEngine:
         loss: the run's loss.
         num_chains: chains of each restriction.
         device: where.
-        example: a few rows, None where lanes have rows of their own.
+        examples: a few rows of each kind of batch, the run's own first; none where lanes have rows of their own.
         memo: keeps what does not move of batches that come again.
 
     Raises:
@@ -47,7 +47,7 @@ class StackedEngine:
         loss: ItemLoss,
         num_chains: int,
         device: torch.device,
-        example: Any = None,
+        examples: Sequence[Any] = (),
         memo: Memo | None = None,
     ) -> None:
         reason = refusal(clone)
@@ -61,10 +61,12 @@ class StackedEngine:
         self.heads: HeadLanes | None = None
         self.stack: Stack | None = None
         reason = "lanes have rows of their own"
-        if example is not None:
+        if examples:
             moving = list(dict.fromkeys(leaf.name for leaf in self.arena.leaves))
-            self.expansion = Expansion(clone, moving, self._values, example, memo)
-            reason = self._find_heads(restrictions, num_chains, example)
+            self.expansion = Expansion(clone, moving, self._values, examples[0], memo)
+            for other in examples[1:]:
+                self.expansion.keep_to(self._values, other)
+            reason = self._find_heads(restrictions, num_chains, examples[0])
         self._not_heads = reason
         if self.heads is None:
             weights: dict[str, list[Piece]] = {}

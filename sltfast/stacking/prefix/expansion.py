@@ -98,6 +98,23 @@ class Expansion:
         if self._hooks is not None:
             self._hooks.late = block
 
+    def keep_to(self, forward: Forward, batch: Any) -> None:
+        """Share nothing, where a forward of another kind of batch (other columns) cannot: ``reason`` says why.
+
+        Args:
+            forward: as when it was made.
+            batch: a few rows.
+        """
+        if self._hooks is None:
+            return
+        with isolated_rng(0, self._device), _buffers_kept(self.model), torch.no_grad():
+            once = forward(self.model, batch)
+            failure = Trial(self.model, forward, batch, once, self._device).disagreement(self._hooks, None)
+        if failure is not None:
+            self.restore()
+            self.point, self.memo, self.suffix_share = None, None, 1.0
+            self.reason = f"other batches are of another kind: {failure}"
+
     def fits(self, rungs: Mapping[str, str]) -> bool:
         """Whether a stack with these ``rungs`` may be put on: none of its units runs the point from outside."""
         units = [name for name, rung in rungs.items() if rung != "registry"]
