@@ -137,6 +137,7 @@ cuda-load: build ## load the CUDA kernels built here into a torch with CUDA, and
 gpu: build $(STAMPS)/test ## on a machine with an NVIDIA GPU: its tests, then its benchmarks into benchmarks/results/gpu_*.csv
 	$(PY) -m pytest -q -m gpu $(PYTEST_ARGS)
 	$(PY) benchmarks/gpu_langevin_step.py
+	$(PY) benchmarks/gpu_step.py
 
 .PHONY: examples
 examples: build $(STAMPS)/smollm2 ## run every example

@@ -29,6 +29,7 @@ from sltfast.results.writer import Writer
 from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import CELL_SETTINGS, SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
+from sltfast.sampler.feed import PinnedCopies
 from sltfast.sampler.lanes import Cell
 from sltfast.sampler.memory import copied_bytes, record_bytes
 from sltfast.sampler.plan import Plan, Planner
@@ -115,7 +116,7 @@ def run_chains(
         if left:
             memo = Memo(sizing.budget)
             moving = [place.restriction for place in left]
-            builder = EngineBuilder(config, clone, loss, streams, where, moving, memo, seen)
+            builder = EngineBuilder(config, clone, loss, streams, where, moving, memo, seen, request.compile)
             on_disk = any(place.path is not None for place in left)
             kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
             sizing.use(builder, seen, {"model": copied_bytes(model, clone), **kept})
@@ -144,6 +145,9 @@ def run_chains(
                     writer=Writer(threaded=on_disk or where.type == "cuda"),
                     progress=bar,
                     engine_for=planner.engine_for,
+                    copies=PinnedCopies(where) if where.type == "cuda" else None,
+                    not_captured=plan.not_captured,
+                    plans=[place.attrs["sltfast"]["plan"] for place in left],
                 )
                 _run(problem, plan)
     return {place.name: _checked(_tree(place, stores)) for place in places}

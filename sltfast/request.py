@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from sltfast.losses import LossFn
+from sltfast.sampler.capture import StepCaptureSetting
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
@@ -32,10 +33,18 @@ class Request:
     chains_per_pass: int | None = None
     memory_budget: int | None = None
     plan: bool = False
+    step_capture: StepCaptureSetting = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.engine not in get_args(EngineName):
             raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {self.engine!r}")
+        if self.step_capture not in ("auto", True, False):
+            raise ValueError(f"step_capture must be 'auto', True or False, got {self.step_capture!r}")
+        if self.compile and self.engine not in ("auto", "vmap"):
+            raise ValueError(
+                f"compile=True compiles the vmap engine, got engine={self.engine!r} (give 'auto' or 'vmap')"
+            )
         for name, what in (("chains_per_pass", "chains"), ("memory_budget", "bytes")):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)

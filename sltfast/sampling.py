@@ -14,6 +14,7 @@ from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
 from sltfast.request import EngineName, resolve
 from sltfast.restriction import ParamMasks
+from sltfast.sampler.capture import StepCaptureSetting
 from sltfast.sampler.config import Mode
 from sltfast.sampler.precision import Precision
 
@@ -64,6 +65,8 @@ def sample(
     chains_per_pass: int | None = None,
     memory_budget: int | None = None,
     plan: bool = False,
+    step_capture: StepCaptureSetting = "auto",
+    compile: bool = False,
 ) -> xr.DataTree:
     """Sample weights around w* from the localised tempered posterior and record losses along the way.
 
@@ -126,6 +129,10 @@ def sample(
         chains_per_pass: chains that go through the model together; None: the memory's and the clock's choice.
         memory_budget: bytes that sampling may take beside the model; None: 80 % of what is free.
         plan: print the plan and its expected peak of memory before the run.
+        step_capture: on a CUDA device, take each step as one CUDA graph; "auto" does where it can, and the plan says
+            why not; True refuses to go on without.
+        compile: let torch.compile make one function of all chains' losses and gradients under vmap; worth its seconds
+            for small models and long runs. The plan says how long it took, or why it was not done.
 
     Returns:
         ``xr.DataTree`` with devinterp 2.0.1's names. Root: ``loss`` and ``init_loss_trace`` (chain, step), the
@@ -178,6 +185,8 @@ def sample(
         "chains_per_pass": chains_per_pass,
         "memory_budget": memory_budget,
         "plan": plan,
+        "step_capture": step_capture,
+        "compile": compile,
     }
     config, request = resolve(dataset, keywords)
     return run_chains(model, dataset, observables, {"": Wanted(param_masks, output_path)}, config, request)[""]

@@ -50,6 +50,9 @@ class Store(Protocol):
     def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
         """Record all of an array without rows, or some chains' part of it."""
 
+    def put_plan(self, plan: Mapping[str, Any]) -> None:
+        """Record how the run went through the machine, where that was not known at its start."""
+
     def is_done(self, chains: range) -> bool:
         """Whether these chains were finished by an earlier, interrupted call."""
 
@@ -72,6 +75,9 @@ class MemoryStore:
     def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
         """Set an array, or some chains' part of it."""
         self.arrays[name][... if chains is None else chains] = values
+
+    def put_plan(self, plan: Mapping[str, Any]) -> None:
+        """Attributes are kept by who made the store."""
 
     def is_done(self, chains: range) -> bool:
         """Never: nothing came before."""
@@ -183,6 +189,11 @@ class ZarrStore:
     def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
         """Set an array, or some chains' part of it."""
         self.arrays[name][... if chains is None else chains] = values
+
+    def put_plan(self, plan: Mapping[str, Any]) -> None:
+        """Into the group's attributes."""
+        own: Any = self.group.attrs["sltfast"]
+        self.group.attrs["sltfast"] = {**own, "plan": dict(plan)}
 
     def is_done(self, chains: range) -> bool:
         """Whether the chains' rows are all in zarr chunks."""

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sltfast.batches import fetch
+from sltfast.data import map_leaves
 from sltfast.errors import ChainDiverged
 from sltfast.isolation import reseed
 from sltfast.losses import token_ids
 from sltfast.observables import Observable
 from sltfast.results.store import State
+from sltfast.sampler.capture import StepCapture
 from sltfast.sampler.engines.engine import Engine, LaneBatch
+from sltfast.sampler.feed import Feed
 from sltfast.sampler.lanes import Lanes
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.recorder import Recorder, Target
 from sltfast.sampler.transition import METRICS, Transition
+
+
+class Taken(NamedTuple):
+    """What a step of all lanes computed: ``totals`` float64 [L], mini-batch losses; of every mini-batch ``recorded``
+    [L, B, T] float32, where they are recorded, and ``ids`` [1 or L, B, tokens]; ``metrics`` [L, 9] or None.
+    """
+
+    totals: Tensor
+    recorded: list[Tensor]
+    ids: list[Tensor]
+    metrics: Tensor | None
+
 
 STATE_SECONDS = 10.0  # between two saved states,
 STATE_COST = 20  # and at least this many times what saving one takes
@@ -33,10 +48,20 @@ class Flight:
         lanes: the chains that fly.
         engine: theirs, perhaps used by an earlier flight of as many lanes.
         transition: likewise.
+        capture: takes their steps, likewise.
         alone: no other flight takes the same steps beside it.
     """
 
-    def __init__(self, problem: Problem, lanes: Lanes, engine: Engine, transition: Transition, *, alone: bool) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        lanes: Lanes,
+        engine: Engine,
+        transition: Transition,
+        capture: StepCapture,
+        *,
+        alone: bool,
+    ) -> None:
         self.problem, self.lanes, self.engine, self.transition = problem, lanes, engine, transition
         self.alone = alone
         self.config = problem.config
@@ -50,6 +75,9 @@ class Flight:
             at = slice(first, first + len(part.chains))
             self.targets.append(Target(section, part.chains.start, at, part.cell))
         self._n_beta = np.array([[self.config.hyper(chain)[1]] for chain in self.chains])
+        self.steps = capture
+        self._micro = self.config.gradient_accumulation_steps
+        self.feed = Feed(self._fetch, problem.copies, 2 * self._micro)
         self.deaths = np.full(len(lanes), -1)
         self._death_losses: dict[int, float] = {}
         self._reported: set[int] = set()
@@ -66,17 +94,24 @@ class Flight:
 
     def step(self, step: int) -> None:
         """Gradients at w_t, transition to w_{t+1}, records."""
-        config, lanes = self.config, len(self.lanes)
+        config = self.config
         if config.mode == "train":
             reseed(hash((config.init_seed, config.noise_chain(self.chains[0]), step)) % 2**63, self.problem.device)
         if time.monotonic() - self._saved > self._interval:
             self._save(step)
-        micro = config.gradient_accumulation_steps
+        first = step * self._micro
+        taken: Taken = self.steps(self._take, [self._batch(k) for k in range(first, first + self._micro)])
+        if step + 1 < config.num_steps:
+            self.feed.prepare(range(first + self._micro, first + 2 * self._micro))
+        self._record(step, taken)
+
+    def _take(self, batches: list[LaneBatch]) -> Taken:
+        """One step of all lanes on these mini-batches; nothing of it is on the host."""
+        lanes, micro = len(self.lanes), self._micro
         totals: Tensor | None = None
         recorded: list[Tensor] = []
         ids: list[Tensor] = []
-        for k in range(step * micro, (step + 1) * micro):
-            batch = self._batch(k)
+        for batch in batches:
             total, losses = self.engine.objective(batch, 1.0 / micro)
             self.engine.arena.backward(total)
             means = losses.lane_means(lanes, torch.float64)
@@ -88,17 +123,26 @@ class Flight:
                     ids.append(_token_ids(batch, lanes))
         assert totals is not None
         self.transition.step(self.engine.arena.take_gradients(), totals)
-        self._record(step, totals, recorded, ids)
+        metrics = self.transition.metrics().clone() if self.config.save_metrics else None
+        return Taken(totals, recorded, ids, metrics)
+
+    @property
+    def _shares_rows(self) -> bool:
+        return all(stream is self.lane_streams[0] for stream in self.lane_streams)
+
+    def _fetch(self, k: int) -> Any:
+        shared = self.lane_streams[0]
+        rows = shared.rows(k) if self._shares_rows else np.concatenate([s.rows(k) for s in self.lane_streams])
+        return shared.source.fetch(rows)
 
     def _batch(self, k: int) -> LaneBatch:
-        shared = self.lane_streams[0]
-        if all(stream is shared for stream in self.lane_streams):
-            key = None if self.alone else ("step", k)
-            return LaneBatch(shared.batch(k, self.problem.device), True, key)
-        rows = np.concatenate([stream.rows(k) for stream in self.lane_streams])
-        return LaneBatch(fetch(shared.source, rows, self.problem.device), False)
+        data = map_leaves(lambda part: part.to(self.problem.device, non_blocking=True), self.feed.batch(k))
+        if not self._shares_rows:
+            return LaneBatch(data, False)
+        return LaneBatch(data, True, None if self.alone else ("step", k))
 
-    def _record(self, step: int, totals: Tensor, recorded: list[Tensor], ids: list[Tensor]) -> None:
+    def _record(self, step: int, taken: Taken) -> None:
+        totals, recorded, ids, metrics = taken
         draw = self.config.draw_at(step)
         of_step, of_draw = {"loss": totals}, {}
         if recorded:
@@ -107,8 +151,7 @@ class Flight:
                 of_step["sampling_input_ids_micro"] = torch.cat(ids, dim=1)
             if draw is not None:
                 of_draw["sampling_loss"] = recorded[0] if len(recorded) == 1 else torch.stack(recorded).nanmean(0)
-        if self.config.save_metrics:
-            metrics = self.transition.metrics().clone()
+        if metrics is not None:
             of_step |= {f"metrics_{name}": metrics[:, k] for k, name in enumerate(METRICS)}
         if draw is not None:
             for observable in self.problem.observables:

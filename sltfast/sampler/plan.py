@@ -10,9 +10,10 @@ from sltfast.arena import LOW_PRECISION
 from sltfast.ops.grouped_gradient_step import epilogue_refusal
 from sltfast.restriction import Restriction
 from sltfast.sampler.budget import readable
+from sltfast.sampler.capture import CAPTURED, capture_refusal
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
-from sltfast.sampler.engines.choice import EngineChoice, choose
+from sltfast.sampler.engines.choice import COMPILED, EngineChoice, choose
 from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.grouping import Classes, congruent, groups
 from sltfast.sampler.lanes import Lanes
@@ -34,12 +35,14 @@ class Plan:
         engines: the choice for each cell.
         chains_per_pass: chains of each restriction that go through the model together, by cell.
         groups: the passes; those of a group take each step one after another.
+        not_captured: why their steps are not captured, "" where they are.
     """
 
     config: SamplerConfig
     engines: dict[int, EngineChoice]
     chains_per_pass: dict[int, int]
     groups: list[list[Lanes]]
+    not_captured: str
     facts: dict[str, Any] = field(default_factory=dict)
 
     def record(self, cell: int, restriction: Restriction) -> dict[str, Any]:
@@ -105,7 +108,9 @@ class Planner:
             ValueError: the engine that was asked for cannot be used.
         """
         restrictions = self.builder.restrictions
-        together = self.request.engine in ("auto", "stacked") and len(self.builder.streams) == 1
+        together = (
+            self.request.engine in ("auto", "stacked") and not self.request.compile and len(self.builder.streams) == 1
+        )
         classes: Classes = []
         for cells in congruent(restrictions) if together else [(cell,) for cell in range(len(restrictions))]:
             classes += self._chosen(cells, earlier)
@@ -121,8 +126,11 @@ class Planner:
         if beside:
             passes += groups(beside, self.config.num_chains, chains[beside[0][0]])
             together_bytes.append([self._bytes(cells, chains) for cells in beside])
-        facts = {"logits": self.logits or "not formed", **self.sizing.facts(together_bytes)}
-        return Plan(self.config, self._engines, chains, passes, facts)
+        together = any(len(group) > 1 for group in passes)
+        not_captured = capture_refusal(self.request.step_capture, self.config, self.builder.device, alone=not together)
+        facts = {"logits": self.logits or "not formed", "step_capture": not_captured or CAPTURED}
+        facts |= self.sizing.facts(together_bytes)
+        return Plan(self.config, self._engines, chains, passes, not_captured, facts)
 
     def _bytes(self, cells: tuple[int, ...], chains: Mapping[int, int]) -> PassBytes:
         return self.sizing.pass_bytes(cells, self._engines[cells[0]].name, chains[cells[0]])
@@ -160,7 +168,7 @@ class Planner:
         try:
             with self.sizing.watched():
                 choice = choose(
-                    "stacked" if len(cells) > 1 else self.request.engine,
+                    self._requested(cells),
                     self.config,
                     self.builder.clone,
                     lambda name: self.builder.build(name, cells, lanes),
@@ -173,13 +181,20 @@ class Planner:
         self._engines |= dict.fromkeys(cells, choice)
         return [cells]
 
+    def _requested(self, cells: tuple[int, ...]) -> str:
+        if len(cells) > 1:
+            return "stacked"
+        return COMPILED if self.request.compile and self.request.engine == "auto" else self.request.engine
+
     def _chains(self, cells: tuple[int, ...], earlier: Mapping[int, Mapping[str, Any]], *, clocked: bool) -> int:
         """Chains of each of these cells that go together; the clock may have another engine run them."""
         cell = cells[0]
         choice = self._engines[cell]
         if cell in earlier and self.request.chains_per_pass is None:
             return int(earlier[cell]["chains_per_pass"])
-        others = self.request.engine == "auto" and len(cells) == 1 and not self._shares(cell)
+        others = (
+            self.request.engine == "auto" and not self.request.compile and len(cells) == 1 and not self._shares(cell)
+        )
         taken, facts = self.sizing.taken(cells, choice.name, clocked=clocked, others=others)
         if taken.engine != choice.name:
             choice = EngineChoice(taken.engine, f"measured to be faster than {choice.name!r}", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sltfast.observables import Observable
 from sltfast.results.writer import Writer
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.engine import Engine
+from sltfast.sampler.feed import Copies
 from sltfast.sampler.lanes import Cell, Lanes
 from sltfast.sampler.progress import Progress
 
@@ -29,6 +31,9 @@ class Problem:
         engine_for: builds the engine of a pass.
         save_token_losses: record the sampling batches' losses per item.
         tokens: and their token ids.
+        copies: how batches reach the device; None: they are used where they are.
+        not_captured: why steps are taken one launch after another, "" where they are captured.
+        plans: of each cell, what is on record of how it runs.
     """
 
     config: SamplerConfig
@@ -43,3 +48,6 @@ class Problem:
     writer: Writer
     progress: Progress
     engine_for: Callable[[Lanes], Engine]
+    copies: Copies | None = None
+    not_captured: str = ""
+    plans: Sequence[dict[str, Any]] = ()

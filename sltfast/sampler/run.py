@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sltfast.sampler.capture import CudaGraphs, StepCapture
 from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.flight import Flight
 from sltfast.sampler.lanes import Lanes
@@ -16,7 +17,7 @@ class Run:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._last: tuple[tuple[int, ...], int, Engine, Transition] | None = None
+        self._last: tuple[tuple[int, ...], int, Engine, Transition, StepCapture] | None = None
 
     def chains(self, groups: Sequence[Sequence[Lanes]]) -> None:
         """Run every pass that an earlier call did not finish."""
@@ -58,9 +59,21 @@ class Run:
             self._last = None
         engine = self.problem.engine_for(lanes)
         transition = Transition(self.problem.config, engine.arena, lanes.chains, self.problem.device)
+        capture = self._capture(lanes, engine)
         if alone:
-            self._last = (lanes.cells, len(lanes), engine, transition)
-        return Flight(self.problem, lanes, engine, transition, alone=alone)
+            self._last = (lanes.cells, len(lanes), engine, transition, capture)
+        return Flight(self.problem, lanes, engine, transition, capture, alone=alone)
+
+    def _capture(self, lanes: Lanes, engine: Engine) -> StepCapture:
+        problem = self.problem
+
+        def told(reason: str) -> None:
+            for cell in lanes.cells:
+                problem.plans[cell]["step_capture"] = reason
+                problem.cells[cell].store.put_plan(problem.plans[cell])
+
+        graphs = None if problem.not_captured else CudaGraphs(problem.device)
+        return StepCapture(graphs, problem.not_captured, abandon=engine.arena.take_gradients, told=told)
 
     def _name(self, group: Sequence[Lanes]) -> str:
         names = list(dict.fromkeys(self.problem.cells[p.cell].name for lanes in group for p in lanes.parts))

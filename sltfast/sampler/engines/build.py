@@ -42,6 +42,7 @@ class EngineBuilder:
         restrictions: what moves, cell by cell.
         memo: what engines keep of batches that come again.
         observables: the run's.
+        compiled: the vmap engine is compiled.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class EngineBuilder:
         restrictions: Sequence[Restriction],
         memo: Memo,
         observables: Sequence[Observable] = (),
+        compiled: bool = False,
     ) -> None:
         self.config, self.clone, self.loss, self.device = config, clone, loss, device
         self.streams, self.restrictions, self.memo = streams, restrictions, memo
         self.observables = observables
+        self.compiled = compiled
         self.language_model = isinstance(loss.function, NextToken)
 
     def build(self, name: str, cells: Sequence[int], num_chains: int, precise: nn.Module | None = None) -> Engine:
@@ -78,7 +81,7 @@ class EngineBuilder:
         if len(cells) > 1:
             raise ValueError(f"the {name} engine takes one restriction at a time, got {len(cells)}")
         if name == "vmap":
-            return VmappedEngine(clone, restrictions[0], self.loss, num_chains, self.device)
+            return VmappedEngine(clone, restrictions[0], self.loss, num_chains, self.device, compiled=self.compiled)
         if self.config.precision == "tf32":
             use_tf32(clone)
         return SequentialEngine(clone, restrictions[0], self.loss, self.device)

@@ -12,6 +12,8 @@ from sltfast.sampler.engines.engine import Engine
 
 LADDER = ("stacked", "vmap", "sequential")
 """From doing most together to asking least of the model."""
+COMPILED = "compiled"
+"""Asked for: the engine that can be compiled, before the others."""
 
 
 class EngineChoice(NamedTuple):
@@ -31,8 +33,10 @@ def ladder(requested: str, config: SamplerConfig, model: nn.Module) -> tuple[tup
     elif config.precision == "tf32":
         reason = "precision='tf32' rounds the operands of each chain's products by itself"
     if not reason:
+        if requested == COMPILED:
+            return ("vmap", "stacked", "sequential"), ""
         return (LADDER if requested == "auto" else (requested,)), ""
-    if requested not in ("auto", "sequential"):
+    if requested not in ("auto", COMPILED, "sequential"):
         raise ValueError(f"engine={requested!r} cannot be used here: {reason} (engine='auto' picks one that can)")
     return ("sequential",), reason
 
@@ -47,7 +51,7 @@ def choose(
     """Try engines from the top of the ladder and take the first that agrees with one chain.
 
     Args:
-        requested: "auto" or an engine's name.
+        requested: "auto", COMPILED or an engine's name.
         config: the run's.
         model: the run's.
         build: makes an engine of a few lanes by name.
