@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from sltfast.losses import LossFn
 from sltfast.sampler.capture import StepCaptureSetting
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
+RMSPROP = ("rmsprop_eps", "rmsprop_alpha")  # devinterp's other spelling of sampling_method_kwargs
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
 
 
@@ -59,20 +59,18 @@ def resolve(dataset: Any, keywords: Mapping[str, Any]) -> tuple[SamplerConfig, R
         TypeError: a keyword that ``sample`` does not have, or one missing.
         ValueError: a value that is not allowed.
     """
-    from sltfast.sampling import sample
-
-    known = {p.name for p in inspect.signature(sample).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    of_config = {field.name for field in fields(SamplerConfig)} - {"cells"}
+    of_request = {field.name for field in fields(Request)}
+    known = of_config | of_request | {*RMSPROP}
     for name in keywords:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"there is no keyword {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
     given = dict(keywords)
-    kwargs = [given.pop(name, None) for name in ("sampling_method_kwargs", "rmsprop_eps", "rmsprop_alpha")]
+    kwargs = [given.pop(name, None) for name in ("sampling_method_kwargs", *RMSPROP)]
     given["sampling_method_kwargs"] = rmsprop_kwargs(*kwargs)
     if given.get("batch_size") is None:
         given["batch_size"] = getattr(dataset, "batch_size", None) or 32
-    of_config = {field.name for field in fields(SamplerConfig)}
-    of_request = {field.name for field in fields(Request)}
     missing = [name for name in ("lr", "n_beta") if name not in given]
     if missing:
         raise TypeError(f"missing keyword {missing[0]!r}")

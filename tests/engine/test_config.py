@@ -1,9 +1,14 @@
 """Settings are checked before anything runs, and the message says what is allowed."""
 
+import inspect
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
+from sltfast.request import RMSPROP, Request
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
+from sltfast.sampling import sample
 
 GOOD = {"lr": 1e-3, "n_beta": 10.0}
 
@@ -61,3 +66,9 @@ def test_the_two_spellings_of_rmsprop_settings_merge():
         rmsprop_kwargs(5, None, None)
     with pytest.raises(ValueError, match="specify only one"):
         rmsprop_kwargs({"alpha": 0.9}, None, 0.9)
+
+
+def test_every_keyword_of_sample_is_a_setting_or_part_of_the_request():
+    known = {field.name for kind in (SamplerConfig, Request) for field in fields(kind)} | {*RMSPROP}
+    keywords = {p.name for p in inspect.signature(sample).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert keywords - {"param_masks", "output_path"} == known - {"cells"}
