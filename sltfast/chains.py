@@ -150,7 +150,7 @@ def run_chains(
                     plans=[place.attrs["sltfast"]["plan"] for place in left],
                 )
                 _run(problem, plan)
-    return {place.name: _checked(_tree(place, stores)) for place in places}
+    return _checked({place.name: _tree(place, stores) for place in places})
 
 
 def _observables(
@@ -180,10 +180,24 @@ def _run(problem: Problem, plan: Plan) -> None:
         Run(problem).chains(plan.groups)
         problem.writer.drain()
         completed = True
+    except OSError as error:
+        error.add_note("what was written before can be read (sltfast.open); the same call goes on from it")
+        raise
     finally:
         problem.writer.close()
-        for cell in problem.cells:
+        _close(problem, completed)
+
+
+def _close(problem: Problem, completed: bool) -> None:
+    """Close every store, whichever of them fails; after a failure, that one is told and not what follows from it."""
+    failed: OSError | None = None
+    for cell in problem.cells:
+        try:
             cell.store.close(completed)
+        except OSError as error:
+            failed = failed or error
+    if completed and failed is not None:
+        raise failed
 
 
 class _Place(NamedTuple):
@@ -274,13 +288,12 @@ def pick_device(model: nn.Module, device: str | torch.device | None) -> torch.de
     return where
 
 
-def _checked(tree: xr.DataTree) -> xr.DataTree:
-    records = tree.dataset
-    if not bool(records["alive"].any()):
-        steps = records["death_step"].values.tolist()
+def _checked(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:
+    if not any(bool(tree.dataset["alive"].any()) for tree in trees.values()):
+        steps = [int(step) for tree in trees.values() for step in tree.dataset["death_step"].values.ravel()]
         raise AllChainsDied(
             f"every chain diverged (at steps {steps}): lower lr, n_beta or localization; what was recorded is in the "
             "error's .samples",
-            samples=tree,
+            samples=next(iter(trees.values())) if len(trees) == 1 else trees,
         )
-    return tree
+    return trees

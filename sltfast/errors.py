@@ -13,7 +13,7 @@ class AllChainsDied(RuntimeError):
     """Every chain met a non-finite loss or update, so there is nothing to average.
 
     Attributes:
-        samples: what was recorded until then, an ``xr.DataTree`` (or None).
+        samples: what was recorded until then, an ``xr.DataTree``, of several restrictions one by name (or None).
     """
 
     def __init__(self, message: str, samples: Any = None) -> None:

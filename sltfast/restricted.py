@@ -46,6 +46,8 @@ def sample_restrictions(
 
     Raises:
         TypeError: weight_restrictions is no mapping from names, or a keyword that ``sltfast.sample`` does not have.
+        AllChainsDied: no chain of any restriction is left; where only some restrictions are without one, ``alive`` says
+            so.
         ValueError: it is empty, or two names would be written to one file; else as ``sltfast.sample``.
 
     Source: weight-restricted posteriors: Wang et al. 2410.02984.

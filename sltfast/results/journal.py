@@ -57,8 +57,10 @@ class Journal:
     def close(self) -> None:
         """Flush and close."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()
 
 
 def read_journal(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Record]:

@@ -13,7 +13,8 @@ QUEUED_JOBS = 256
 class Writer:
     """Runs jobs one after another, in a thread of its own or at once.
 
-    What waits is bounded: where the disk is slower than the chains, ``submit`` waits for it, and memory stays flat.
+    After a job that failed no other is run, so that what was written has no holes. What waits is bounded: where the
+    disk is slower than the chains, ``submit`` waits for it, and memory stays flat.
 
     Args:
         threaded: whether jobs run in a thread (a disk is written to, or a device copied from) or in ``submit``.
@@ -71,5 +72,4 @@ class Writer:
 
     def _raise(self) -> None:
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error

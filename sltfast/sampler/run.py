@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sltfast.sampler.capture import CudaGraphs, StepCapture
 from sltfast.sampler.engines.engine import Engine
@@ -45,7 +46,8 @@ class Run:
                     break
         except BaseException:
             for flight in flights:
-                flight.interrupt()
+                with suppress(Exception):  # what went wrong first is told
+                    flight.interrupt()
             raise
         for flight in flights:
             flight.finish()

@@ -77,6 +77,28 @@ def test_all_chains_dead_is_an_error_that_keeps_what_was_recorded():
     assert np.isfinite(caught.value.samples["loss"][:, 0]).all()
 
 
+class Steep(torch.nn.Module):
+    """One direction in which every chain diverges, one in which none does."""
+
+    def __init__(self):
+        super().__init__()
+        self.steep, self.flat = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+
+    def forward(self):
+        return 1e12 * self.steep.square().sum() + self.flat.square().sum()
+
+
+def test_a_restriction_whose_chains_all_die_takes_no_other_with_it():
+    names, arguments = {"steep": "steep", "flat": "flat"}, {**SETTINGS, "loss_fn": quadratic_loss}
+    with pytest.warns(sltfast.ChainDiverged, match="of steep"):
+        trees = sltfast.sample_restrictions(Steep(), ONES, None, names, **arguments)
+    assert not trees["steep"]["alive"].any()
+    assert trees["flat"]["alive"].all()
+    with pytest.warns(sltfast.ChainDiverged), pytest.raises(sltfast.AllChainsDied, match="every chain") as caught:
+        sltfast.sample_restrictions(Steep(), ONES, None, {"steep": "steep", "both": None}, **arguments)
+    assert list(caught.value.samples) == ["steep", "both"]
+
+
 def test_an_infinite_gradient_kills_too():
     class Root(torch.nn.Module):
         def __init__(self):
