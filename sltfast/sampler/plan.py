@@ -192,9 +192,8 @@ class Planner:
         choice = self._engines[cell]
         if cell in earlier and self.request.chains_per_pass is None:
             return int(earlier[cell]["chains_per_pass"])
-        others = (
-            self.request.engine == "auto" and not self.request.compile and len(cells) == 1 and not self._shares(cell)
-        )
+        clocked = clocked and not self.request.compile  # each size would be compiled anew
+        others = self.request.engine == "auto" and len(cells) == 1 and not self._shares(cell)
         taken, facts = self.sizing.taken(cells, choice.name, clocked=clocked, others=others)
         if taken.engine != choice.name:
             choice = EngineChoice(taken.engine, f"measured to be faster than {choice.name!r}", {})

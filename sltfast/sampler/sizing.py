@@ -82,7 +82,7 @@ class Sizing:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """What happens within counts for the peak before the first step."""
-        with self._live if self._live is not None else nullcontext():
+        with nullcontext() if self._live is None or self.request.compile else self._live:
             yield
 
     @property
@@ -129,9 +129,11 @@ class Sizing:
         """What one step holds at its height, beside weights and gradients."""
         live = self._live
         assert live is not None
-        before = live.peak
+        before, compiled = live.peak, self.builder.compiled
+        self.builder.compiled = False  # op by op, where memory is seen; a compiled step needs no more
         with live:
             engine = self.builder.build(name, cells, chains)
+            self.builder.compiled = compiled
             live.restart()
             held = live.now
             for _ in range(min(2, self.config.gradient_accumulation_steps)):
