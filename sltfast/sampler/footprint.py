@@ -21,6 +21,10 @@ class LiveBytes(TorchDispatchMode):
         peak: the most that were alive at once since it was made, or since ``restart``.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first op in the mode imports torch's compiler: a second, and 75 MB
+
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0

@@ -190,3 +190,18 @@ def test_a_compiled_run_is_planned_op_by_op():
     _, compiled = plan_of(num_chains=2, compile=True)
     assert compiled["engine"] == "vmap"
     assert compiled["peak_by_part_bytes"]["activations"] == plan["peak_by_part_bytes"]["activations"]
+
+
+def test_measuring_does_not_load_the_compiler():
+    """Torch wraps a dispatch mode so that its first operator imports torch._dynamo: a second, and 75 MB."""
+    script = (
+        "import sys, torch, sltfast\n"
+        "from torch import nn\n"
+        "loss = lambda model, batch: model(batch).square().mean(1)\n"
+        "settings = dict(loss_fn=loss, lr=1e-5, n_beta=1.0, num_draws=2, batch_size=4, progress=False, plan=True)\n"
+        "for engine in ('stacked', 'vmap', 'sequential'):\n"
+        "    sltfast.sample(nn.Linear(3, 2), torch.ones(8, 3), engine=engine, **settings)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

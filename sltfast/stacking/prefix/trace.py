@@ -173,6 +173,10 @@ def _recorded(model: nn.Module, run: Run, rows: int, device: torch.device) -> Tr
 class _Flops(TorchDispatchMode):
     """Counts the FLOPs of matrix products, convolutions and attention."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first op in the mode imports torch's compiler: a second, and 75 MB
+
     def __init__(self) -> None:
         super().__init__()
         from torch.utils.flop_counter import flop_registry, sdpa_flop_count  # loads triton where there is one
