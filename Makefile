@@ -103,7 +103,6 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/langevin_step.py
 	$(PY) benchmarks/token_loss.py
 	$(PY) benchmarks/langevin_sizes.py
-	$(PY) benchmarks/llc.py
 	$(PY) benchmarks/per_sample.py
 	$(PY) benchmarks/comoment.py
 	$(PY) benchmarks/grouped_gradient.py

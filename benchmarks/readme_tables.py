@@ -96,22 +96,6 @@ def comoment(rows: Rows) -> str:
     return markdown(head, body)
 
 
-def llc(rows: Rows) -> str:
-    """Seconds of a whole `llc()`."""
-    body = [
-        [
-            row["model"],
-            f"{row['chains']} × {row['draws']}",
-            row["threads"],
-            row["sltfast_s"],
-            row["devinterp_s"],
-            f"{float(row['ratio']):.1f}",
-        ]
-        for row in rows
-    ]
-    return markdown(["s a call", "chains × draws", "threads", "sltfast", "devinterp", "× faster"], body)
-
-
 def latest(rows: Rows) -> list[dict[str, dict[str, str]]]:
     """The variants of every case of the regimes, by name, as last measured; cases in the order of the regimes."""
     cases: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
@@ -207,7 +191,6 @@ def import_time(rows: Rows) -> str:
 
 TABLES: dict[str, Callable[[Rows], str]] = {
     "langevin_step": langevin_step,
-    "llc": llc,
     "token_loss": token_loss,
     "per_sample": per_sample,
     "comoment": comoment,

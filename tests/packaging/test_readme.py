@@ -106,7 +106,7 @@ def test_commands_run(command: str, folder_with_a_model: Path) -> None:
 
 def test_measured_numbers_are_the_ones_on_file() -> None:
     assert set(re.findall(r"<!-- from (\w+)\.csv -->", README)) == {
-        *("langevin_step", "llc", "token_loss", "per_sample", "comoment", "import_time")
+        *("langevin_step", "regimes", "token_loss", "per_sample", "comoment", "import_time")
     }
     fresh_python(ROOT / "benchmarks" / "readme_tables.py", "--check")
 
