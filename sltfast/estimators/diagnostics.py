@@ -54,13 +54,21 @@ def mean_estimate(trace: np.ndarray) -> MeanEstimate:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a constant trace divides 0 by 0 and has R̂ NaN
             ess = float(array_stats.ess(trace, method="mean", **axes))
-            mcse = float(array_stats.mcse(trace, method="mean", **axes))
+            mcse = _mcse(trace)
             if chains > 1:
                 between = float(trace.mean(axis=1).std(ddof=1) / math.sqrt(chains))
             if chains > 1 and np.ptp(trace, axis=0).any():
                 rhat = float(array_stats.rhat(trace, **axes))
     errors = [error for error in (mcse, between) if not math.isnan(error)]
     return MeanEstimate(mean, max(errors, default=math.nan), mcse, between, rhat, ess)
+
+
+def _mcse(trace: np.ndarray) -> float:
+    from arviz_stats.base import array_stats
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # as above
+        return float(array_stats.mcse(trace, method="mean", chain_axis=0, draw_axis=1))
 
 
 class Verdict(NamedTuple):
@@ -74,14 +82,15 @@ class Verdict(NamedTuple):
     drift: float = math.nan
 
 
-def verdict(excess: np.ndarray, *, dead: int, burnin: int) -> Verdict:
+def verdict(excess: np.ndarray, *, dead: int, burnin: int, estimate: MeanEstimate | None = None) -> Verdict:
     """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
 
     Diverged: a chain died, or the last third's mean is over ten times all that the first third saw. Drifting: a mean
     below zero by more than two standard errors, a first and a last third that differ by more than 3 standard errors and
-    a tenth of the mean, or R̂ above 1.1. Else converged.
+    a tenth of the mean, or R̂ above 1.1. Else converged. ``estimate`` is the trace's, where it is known already.
     """
-    judged = _few(excess) if excess.shape[1] < FEWEST_STEPS else _judged(excess, burnin)
+    few = excess.shape[1] < FEWEST_STEPS
+    judged = _few(excess) if few else _judged(excess, burnin, estimate or mean_estimate(excess))
     if dead:
         advice = f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization"
         return Verdict("diverged", advice, judged.drift)
@@ -92,14 +101,13 @@ def _few(excess: np.ndarray) -> Verdict:
     return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
 
 
-def _judged(excess: np.ndarray, burnin: int) -> Verdict:
-    estimate = mean_estimate(excess)
+def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
     third = excess.shape[1] // 3
-    first, last = mean_estimate(excess[:, :third]), mean_estimate(excess[:, -third:])
-    change = last.mean - first.mean
-    error = math.hypot(first.mcse, last.mcse)
+    first, last = excess[:, :third], excess[:, -third:]
+    change = float(last.mean() - first.mean())
+    error = math.hypot(_mcse(first), _mcse(last))
     drift = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
-    if abs(last.mean) > RUNAWAY * float(np.abs(excess[:, :third]).max()) > 0:
+    if abs(float(last.mean())) > RUNAWAY * float(np.abs(first).max()) > 0:
         return Verdict("diverged", _runaway_advice(change), drift)
     if estimate.mean < -2 * estimate.se:
         return Verdict(

@@ -136,8 +136,12 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     per_chain[alive] = n_beta * (kept.mean(axis=1) + offset)
     mean = n_beta * (estimate.mean + float(offset.mean()))
     error = n_beta * math.hypot(estimate.se, _level_error(losses, start, steps))
+    judged_part = excess[alive, burnin:steps] if steps > burnin else kept
     judged = verdict(
-        excess[alive, burnin:steps] if steps > burnin else kept, dead=int((death >= 0).sum()), burnin=burnin
+        judged_part,
+        dead=int((death >= 0).sum()),
+        burnin=burnin,
+        estimate=estimate if judged_part.shape == kept.shape else None,
     )
     if n_beta == 0.0:
         judged = judged._replace(advice=f"λ̂ is 0 by definition at n_beta = 0; {judged.advice}")

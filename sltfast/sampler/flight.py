@@ -68,6 +68,7 @@ class Flight:
         self.chains = lanes.chains
         own = [self.config.noise_chain(chain) if len(problem.streams) > 1 else 0 for chain in self.chains]
         self.streams, self.lane_streams = own, [problem.streams[k] for k in own]
+        self._shares_rows = all(stream is self.lane_streams[0] for stream in self.lane_streams)
         self.targets: list[Target] = []
         for part in lanes.parts:
             section = problem.cells[part.cell].store.section(part.chains)
@@ -125,10 +126,6 @@ class Flight:
         self.transition.step(self.engine.arena.take_gradients(), totals)
         metrics = self.transition.metrics().clone() if self.config.save_metrics else None
         return Taken(totals, recorded, ids, metrics)
-
-    @property
-    def _shares_rows(self) -> bool:
-        return all(stream is self.lane_streams[0] for stream in self.lane_streams)
 
     def _fetch(self, k: int) -> Any:
         shared = self.lane_streams[0]
