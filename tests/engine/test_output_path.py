@@ -317,7 +317,7 @@ def start(path, pause, engine):
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-@pytest.mark.parametrize(("engine", "pause", "first"), [("sequential", 0.004, 1), ("stacked", 0.02, 0)])
+@pytest.mark.parametrize(("engine", "pause", "first"), [("sequential", 0.02, 1), ("stacked", 0.06, 0)])
 def test_a_stopped_process_is_resumed_bit_for_bit(tmp_path, blow, engine, pause, first):
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
     process = start(stopped, pause, engine)
