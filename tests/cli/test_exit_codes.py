@@ -1,5 +1,6 @@
 """What goes wrong is one line on stderr and an exit code: 2 bad input, 3 all chains dead, 130 interrupted."""
 
+import os
 import re
 import signal
 import subprocess
@@ -129,7 +130,8 @@ def test_ctrl_c_leaves_readable_draws(model: str, text: str, tmp_path: Path) -> 
     path = tmp_path / "run.zarr"
     arguments = [part for part in RUN if part != "--quiet"] + ["--num-draws", "20000", "--num-chains", "1"]
     command = [sys.executable, "-m", "sltfast", "llc", model, text, *arguments, "--output-path", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}  # benchmarks set it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=shown)
     assert process.stderr is not None
     said = b""
     while not re.search(rb"1 chain:.* (\d{2,})/20000", said):
