@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sltfast.commands.settings import Setting
+from sltfast.commands.settings import Setting, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -203,3 +204,31 @@ def _row_count(rows: Any) -> int:
 
 def _row_length(rows: Any) -> int:
     return int((rows["input_ids"] if isinstance(rows, dict) else rows).shape[1])
+
+
+def output(path: str, figure: str) -> tuple[Setting, ...]:
+    """The settings of what a command leaves behind, with the words for its store and its figure."""
+    return (
+        Setting("output_path", str, path),
+        Setting("save_metrics", bool, "record nine norms and dot products of each step", False),
+        Setting("save_token_losses", bool, "record the loss of each token of each step", False),
+        Setting("figure", str, figure),
+        Setting("json", bool, "print JSON instead of a table", False),
+        Setting("quiet", bool, "no progress bars", False),
+    )
+
+
+def estimated(
+    arguments: argparse.Namespace, known: Sequence[Setting], estimate: Callable[[Any, Any, dict[str, Any]], Any]
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Load what the arguments name and estimate; the settings, the result and the facts of the run."""
+    if not getattr(arguments, "data", True):
+        del arguments.data
+    settings = resolve(known, arguments, arguments.config)
+    check(settings)
+    started = time.monotonic()
+    with silent_libraries():
+        model, rows = load(settings)
+    with told_how_to_resume(settings):
+        result = estimate(model, rows, settings)
+    return settings, result, facts(model, rows, settings, time.monotonic() - started)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from typing import Any
 
 from sltfast.commands import language_model
 from sltfast.commands.language_model import ESTIMATE, INPUT, PLACES, SAMPLING
-from sltfast.commands.settings import Setting, resolve
 
 SUMMARY = "estimate the local learning coefficient of a language model"
 DESCRIPTION = """\
@@ -28,13 +27,8 @@ examples:
 A run with --output-path that was interrupted goes on where it stopped when the
 same command is given again."""
 
-OUTPUT = (
-    Setting("output_path", str, "zarr directory for the draws; makes the run resumable"),
-    Setting("save_metrics", bool, "record nine norms and dot products of each step", False),
-    Setting("save_token_losses", bool, "record the loss of each token of each step", False),
-    Setting("figure", str, "write the traces to this file (.png, .pdf, .svg)"),
-    Setting("json", bool, "print JSON instead of a table", False),
-    Setting("quiet", bool, "no progress bars", False),
+OUTPUT = language_model.output(
+    "zarr directory for the draws; makes the run resumable", "write the traces to this file (.png, .pdf, .svg)"
 )
 SETTINGS = (*PLACES, *INPUT, *SAMPLING, *ESTIMATE, *OUTPUT)
 
@@ -47,18 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, sample, estimate, report."""
-    if not getattr(arguments, "data", True):
-        del arguments.data
-    settings = resolve(SETTINGS, arguments, arguments.config)
-    language_model.check(settings)
-    started = time.monotonic()
-    with language_model.silent_libraries():
-        model, rows = language_model.load(settings)
-    from sltfast.estimators.llc import llc
-
-    with language_model.told_how_to_resume(settings):
-        result = llc(model, rows, **language_model.keywords(settings, SAMPLING))
-    facts = language_model.facts(model, rows, settings, time.monotonic() - started)
+    settings, result, facts = language_model.estimated(arguments, SETTINGS, _estimate)
     if settings["figure"]:
         from sltfast import plotting
 
@@ -70,3 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(report.as_text(result, facts))
     return 0
+
+
+def _estimate(model: Any, rows: Any, settings: dict[str, Any]) -> Any:
+    from sltfast.estimators.llc import llc
+
+    return llc(model, rows, **language_model.keywords(settings, SAMPLING))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sltfast.commands import language_model
 from sltfast.commands.language_model import ESTIMATE, INPUT, PLACES, SAMPLING
-from sltfast.commands.settings import Setting, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,13 +36,9 @@ SWEPT = {
 GRID = tuple(
     replace(setting, kind=tuple, help=SWEPT[setting.name]) if setting.name in SWEPT else setting for setting in SAMPLING
 )
-OUTPUT = (
-    Setting("output_path", str, "zarr directory for the draws of all cells; makes the sweep resumable"),
-    Setting("save_metrics", bool, "record nine norms and dot products of each step", False),
-    Setting("save_token_losses", bool, "record the loss of each token of each step", False),
-    Setting("figure", str, "write the heat map to this file (.png, .pdf, .svg)"),
-    Setting("json", bool, "print JSON instead of a table", False),
-    Setting("quiet", bool, "no progress bars", False),
+OUTPUT = language_model.output(
+    "zarr directory for the draws of all cells; makes the sweep resumable",
+    "write the heat map to this file (.png, .pdf, .svg)",
 )
 SETTINGS = (*PLACES, *INPUT, *GRID, *ESTIMATE, *OUTPUT)
 COLUMNS = ("llc_mean", "llc_se", "llc_mcse", "rhat", "ess", "drift")
@@ -58,18 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, sample the grid, report."""
-    if not getattr(arguments, "data", True):
-        del arguments.data
-    settings = resolve(SETTINGS, arguments, arguments.config)
-    language_model.check(settings)
-    started = time.monotonic()
-    with language_model.silent_libraries():
-        model, rows = language_model.load(settings)
-    from sltfast.sweeping import sweep
-
-    with language_model.told_how_to_resume(settings):
-        result = sweep(model, rows, **_single_values(language_model.keywords(settings, GRID)))
-    facts = language_model.facts(model, rows, settings, time.monotonic() - started)
+    settings, result, facts = language_model.estimated(arguments, SETTINGS, _estimate)
     if settings["figure"]:
         from sltfast import plotting
 
@@ -158,3 +141,9 @@ def _as_json(result: xr.Dataset, facts: dict[str, Any]) -> dict[str, Any]:
     chosen = None if cell is None else {name: plain(value) for name, value in cell.items()}
     told = {"recommended": chosen, "recommendation": result.attrs["recommendation"]}
     return {"cells": cells, **told, "init_loss": float(result["init_loss"]), **facts}
+
+
+def _estimate(model: Any, rows: Any, settings: dict[str, Any]) -> Any:
+    from sltfast.sweeping import sweep
+
+    return sweep(model, rows, **_single_values(language_model.keywords(settings, GRID)))

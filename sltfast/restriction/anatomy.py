@@ -183,6 +183,7 @@ def _asked(model: nn.Module, method: str) -> Any:
         return None
     try:
         return ask()
+    # what transformers raises for a model that has no such module, and what a wrapper raises around one
     except (NotImplementedError, AttributeError):
         return None
 

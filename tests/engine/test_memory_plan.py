@@ -136,6 +136,8 @@ def test_a_budget_bounds_the_chains_of_a_pass(capsys):
     assert 1 < smaller["chains_per_pass"] < 6
     assert smaller["budget_bytes"] == half
     assert smaller["expected_peak_bytes"] <= half
+    each = (plan["expected_peak_bytes"] - smaller["expected_peak_bytes"]) / (6 - smaller["chains_per_pass"])
+    assert smaller["expected_peak_bytes"] + each > half  # one more would not fit
     torch.testing.assert_close(torch.tensor(bounded["loss"].values), torch.tensor(whole["loss"].values))
     printed = capsys.readouterr().out
     for part in ("expected peak: ", "peak by part: model", "6 chains per pass"):
