@@ -33,7 +33,7 @@ $(STAMPS)/torch: $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/install: pyproject.toml setup.py $(STAMPS)/torch
-	$(PIP) install --no-build-isolation -e '.[hf,plots]'
+	$(PIP) install --no-build-isolation -e '.[hf,report]'
 	touch $@
 
 # the installation compiled everything; later edits go through ninja, which recompiles what they touch
@@ -43,6 +43,11 @@ $(STAMPS)/extension: $(NATIVE) $(STAMPS)/install
 
 $(STAMPS)/test: $(STAMPS)/install
 	$(PIP) install 'sltfast[test,dev]'
+	touch $@
+
+# a browser of the system opens the reports that tests click through; on Debian and Ubuntu one is installed where none is
+$(STAMPS)/browser: $(STAMPS)/venv
+	command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	touch $@
 
 $(STAMPS)/bench: $(STAMPS)/install
@@ -72,7 +77,7 @@ test: lint pytest ## build, lint and run every test that needs no GPU and no pat
 
 # two processes of one thread each beat one process of two: most tests are too small to split
 .PHONY: pytest
-pytest: build $(STAMPS)/test ## the tests alone; PYTEST_ARGS='tests/ops -k philox' narrows them
+pytest: build $(STAMPS)/test $(STAMPS)/browser ## the tests alone; PYTEST_ARGS='tests/ops -k philox' narrows them
 	$(if $(and $(NAMED),$(filter-out tests/triton%,$(NAMED)))$(if $(NAMED),,all),$(PYTEST) $(filter-out tests/triton%,$(NAMED)) $(OPTIONS) $(NARROWED))
 	$(if $(filter tests tests/ tests/triton%,$(or $(NAMED),tests)),TRITON_INTERPRET=1 $(PYTEST) $(or $(filter tests/triton%,$(NAMED)),tests/triton) $(OPTIONS) $(NARROWED))
 
