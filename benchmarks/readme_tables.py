@@ -1,6 +1,6 @@
-"""Writes the measured numbers of the README from the CSV files in results/; `--check` only compares.
+"""Writes the measured numbers of README and docs/benchmarks.md from results/*.csv; `--check` only compares.
 
-Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that no number in the README is typed by hand. A
+Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that none of them is typed by hand. A
 file of many tables names the one that is meant: `<!-- from regimes.csv: memory -->`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+PAGES = [Path(__file__).parents[1] / page for page in ("README.md", "docs/benchmarks.md")]
 Rows = list[dict[str, str]]
 
 
@@ -202,7 +202,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 
 
 def filled(text: str) -> str:
-    """Return the README with every marked place filled from its file."""
+    """Return a page with every marked place filled from its file."""
 
     def fill(found: re.Match[str]) -> str:
         with (RESULTS / f"{found[2]}.csv").open() as file:
@@ -214,18 +214,17 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the README, or say that it has to be."""
+    """Rewrite the pages, or say which of them have to be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 where numbers differ")
     options = parser.parse_args()
-    text = README.read_text()
-    if filled(text) == text:
-        return 0
-    if options.check:
-        print("README.md differs from benchmarks/results: run benchmarks/readme_tables.py", file=sys.stderr)
-        return 1
-    README.write_text(filled(text))
-    return 0
+    stale = [page for page in PAGES if filled(page.read_text()) != page.read_text()]
+    for page in stale:
+        if options.check:
+            print(f"{page.name} differs from benchmarks/results: run benchmarks/readme_tables.py", file=sys.stderr)
+        else:
+            page.write_text(filled(page.read_text()))
+    return int(options.check and bool(stale))
 
 
 if __name__ == "__main__":

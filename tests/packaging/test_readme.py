@@ -105,12 +105,14 @@ def test_commands_run(command: str, folder_with_a_model: Path) -> None:
 
 
 def test_measured_numbers_are_the_ones_on_file() -> None:
-    assert set(re.findall(r"<!-- from (\w+)\.csv -->", README)) == {
+    text = README + (ROOT / "docs" / "benchmarks.md").read_text()
+    assert set(re.findall(r"<!-- from ([\w: ]+)\.csv(?:: \w+)? -->", text)) == {
         *("langevin_step", "regimes", "token_loss", "per_sample", "comoment", "import_time")
     }
     fresh_python(ROOT / "benchmarks" / "readme_tables.py", "--check")
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))])
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()) if "://" not in link]
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
