@@ -23,6 +23,10 @@ _LAZY = {
     "compute_llc": "sltfast.estimators.llc",
     "sweep": "sltfast.sweeping",
     "compute_sweep": "sltfast.estimators.sweeps",
+    "llc_temperatures": "sltfast.estimators.temperatures",
+    "compute_llc_temperatures": "sltfast.estimators.temperatures",
+    "wbic": "sltfast.estimators.wbic",
+    "refined_llc": "sltfast.estimators.refined",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -43,7 +47,11 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
+    from sltfast.estimators.refined import refined_llc as refined_llc
     from sltfast.estimators.sweeps import compute_sweep as compute_sweep
+    from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
+    from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
+    from sltfast.estimators.wbic import wbic as wbic
     from sltfast.restricted import sample_restrictions as sample_restrictions
     from sltfast.restriction.masks import create_param_masks as create_param_masks
     from sltfast.restriction.masks import head_names as head_names

@@ -61,14 +61,15 @@ def sample_restrictions(
     if "param_masks" in sampling:
         raise TypeError("param_masks belongs in weight_restrictions here: {name: param_masks}")
     config, request = resolve(dataset, sampling)
-    wanted = {name: Wanted(masks, _path_of(output_path, name)) for name, masks in weight_restrictions.items()}
+    wanted = {name: Wanted(masks, path_of(output_path, name)) for name, masks in weight_restrictions.items()}
     paths = [one.output_path for one in wanted.values() if one.output_path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError(f"two of the restrictions {sorted(wanted)} would be written to one file: rename one")
     return run_chains(model, dataset, observables, wanted, config, request)
 
 
-def _path_of(output_path: str | Path | None, name: str) -> Path | None:
+def path_of(output_path: str | Path | None, name: str) -> Path | None:
+    """Where one of several runs is written: ``runs/llm.zarr`` and "l0h1" make ``runs/llm_l0h1.zarr``; None: memory."""
     if output_path is None:
         return None
     path = Path(output_path)

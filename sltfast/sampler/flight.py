@@ -173,7 +173,8 @@ class Flight:
         steps = np.arange(first, first + losses.shape[1])
         excess = losses - self.problem.init_losses[self.streams][:, steps]
         counted = (steps >= self.config.num_burnin_steps) & ((deaths[:, None] < 0) | (steps < deaths[:, None]))
-        self.problem.progress.steps(np.where(counted, self._n_beta * excess, np.nan))
+        with np.errstate(over="ignore"):  # of a chain about to die
+            self.problem.progress.steps(np.where(counted, self._n_beta * excess, np.nan))
         for lane in np.flatnonzero((deaths >= first) & (deaths <= steps[-1])).tolist():
             self._death_losses[lane] = float(losses[lane, deaths[lane] - first])
         self.deaths = np.array(deaths)
