@@ -20,7 +20,7 @@ from sltfast.losses import ItemLoss, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
-from sltfast.results.identity import run_identity
+from sltfast.results.identity import restriction_digest, run_identity
 from sltfast.results.layout import ArraySpec, layout
 from sltfast.results.record import attributes, start_values
 from sltfast.results.store import MemoryStore, Store, ZarrStore
@@ -39,6 +39,7 @@ from sltfast.sampler.progress import Progress
 from sltfast.sampler.run import Run
 from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
+from sltfast.sampler.weight_reading import chosen_weights, weight_elements, weight_names, weight_specs
 from sltfast.stacking.prefix import Memo
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def run_chains(
     source = as_source(dataset, buffer_size=request.buffer_size)
     check_precision(config.precision, model)
     restrictions = {name: Restriction.of(model, one.param_masks) for name, one in wanted.items()}
+    weights = chosen_weights(model, request.record_weights, restrictions)
     loss = item_loss(model, request.loss_fn)
     where = pick_device(model, request.device)
     lanes = 1 if config.match_sampling_input_ids_across_chains else config.chains_per_cell
@@ -102,13 +104,19 @@ def run_chains(
         specs = layout(config, seen, shapes, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
+        if weights is not None:
+            specs += weight_specs(config, weights)
         places: list[_Place] = []
         for name, restriction in restrictions.items():
             attrs, path = attributes(config, seen, restriction, where), paths[name]
+            if weights is not None:
+                attrs["sltfast"]["weights"] = weight_names(model, weights)
             existing = Existing("", {})
             if path is not None:  # reading every weight and row is worth it only where runs could be mixed up
                 identity = run_identity(model, source, restriction, seen, loss)
                 attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
+                if weights is not None:
+                    attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
                 existing = existing_run(path, attrs)
             places.append(_Place(name, restriction, path, attrs, existing))
         left = [place for place in places if place.existing.state != "complete"]
@@ -131,6 +139,8 @@ def run_chains(
                 baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
                 at_init = baseline.step_losses(config.num_steps)
                 start = start_values(baseline, at_init, config, seen, dataset_loss=request.dataset_init_loss)
+                if weights is not None:
+                    start["element"] = weight_elements(model, weights)
                 stores = {place.name: _store(place, specs, config, start) for place in left}
                 problem = Problem(
                     config=config,
@@ -141,6 +151,7 @@ def run_chains(
                     init_losses=at_init,
                     device=where,
                     save_token_losses=request.save_token_losses,
+                    weights=weights,
                     tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
                     writer=Writer(threaded=on_disk or where.type == "cuda"),
                     progress=bar,

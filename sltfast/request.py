@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from sltfast.losses import LossFn
+from sltfast.restriction import ParamMasks
 from sltfast.sampler.capture import StepCaptureSetting
 from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
@@ -26,6 +27,7 @@ class Request:
     obs_seed: int = 1337
     device: str | torch.device | None = None
     save_token_losses: bool = True
+    record_weights: ParamMasks = None
     dataset_init_loss: bool = False
     progress: bool = True
     buffer_size: int | None = None

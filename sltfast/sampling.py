@@ -57,6 +57,7 @@ def sample(
     precision: Precision | None = None,
     save_metrics: bool = False,
     save_token_losses: bool = True,
+    record_weights: ParamMasks = None,
     dataset_init_loss: bool = False,
     output_path: str | Path | None = None,
     progress: bool = True,
@@ -118,6 +119,9 @@ def sample(
             models: float64) whatever it is, and no global flag is touched.
         save_metrics: record nine norms and dot products of each step (devinterp's ``metrics_*``).
         save_token_losses: record per-item losses of the sampling batches (4·B·T bytes a step), not only their mean.
+        record_weights: coordinates whose w − w* is recorded at every draw (4 bytes each a draw and chain), named as in
+            ``param_masks`` and among those that move; None: none. ``displacement`` (chain, draw, coordinate) holds
+            them, ``element`` (coordinate) their flat indices in the full model.
         dataset_init_loss: also record ``init_loss_dataset``, L(w*) over all rows.
         output_path: a zarr directory to write to. The same call with the same path resumes an interrupted run and
             returns a complete one.
@@ -178,6 +182,7 @@ def sample(
         "precision": precision,
         "save_metrics": save_metrics,
         "save_token_losses": save_token_losses,
+        "record_weights": record_weights,
         "dataset_init_loss": dataset_init_loss,
         "progress": progress,
         "buffer_size": buffer_size,

@@ -23,6 +23,7 @@ from sltfast.sampler.lanes import Lanes
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.recorder import Recorder, Target
 from sltfast.sampler.transition import METRICS, Transition
+from sltfast.sampler.weight_reading import WeightReading
 
 
 class Taken(NamedTuple):
@@ -78,6 +79,7 @@ class Flight:
         self._n_beta = np.array([[self.config.hyper(chain)[1]] for chain in self.chains])
         self.steps = capture
         self._micro = self.config.gradient_accumulation_steps
+        self._weights = None if problem.weights is None else WeightReading(problem.weights, engine.arena)
         self.feed = Feed(self._fetch, problem.copies, 2 * self._micro)
         self.deaths = np.full(len(lanes), -1)
         self._death_losses: dict[int, float] = {}
@@ -153,6 +155,8 @@ class Flight:
         if draw is not None:
             for observable in self.problem.observables:
                 of_draw[f"loss_{observable.id}"] = self._observe(observable)
+            if self._weights is not None:
+                of_draw["displacement"] = self._weights.read()
         self.recorder.add(step, step, of_step)
         if draw is not None and of_draw:
             self.recorder.add(draw, step, of_draw)

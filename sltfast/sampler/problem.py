@@ -12,6 +12,7 @@ import torch
 from sltfast.batches import BatchStream
 from sltfast.losses import ItemLoss
 from sltfast.observables import Observable
+from sltfast.restriction import Restriction
 from sltfast.results.writer import Writer
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.engine import Engine
@@ -34,6 +35,7 @@ class Problem:
         copies: how batches reach the device; None: they are used where they are.
         not_captured: why steps are taken one launch after another, "" where they are captured.
         plans: of each cell, what is on record of how it runs.
+        weights: coordinates that are recorded at draws, None for none.
     """
 
     config: SamplerConfig
@@ -51,3 +53,4 @@ class Problem:
     copies: Copies | None = None
     not_captured: str = ""
     plans: Sequence[dict[str, Any]] = ()
+    weights: Restriction | None = None
