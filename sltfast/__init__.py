@@ -23,6 +23,7 @@ _LAZY = {
     "compute_llc": "sltfast.estimators.llc",
     "sweep": "sltfast.sweeping",
     "compute_sweep": "sltfast.estimators.sweeps",
+    "over_checkpoints": "sltfast.trajectory",
     "llc_temperatures": "sltfast.estimators.temperatures",
     "compute_llc_temperatures": "sltfast.estimators.temperatures",
     "wbic": "sltfast.estimators.wbic",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from sltfast.sampling import sample as sample
     from sltfast.sweeping import sweep as sweep
     from sltfast.temperature import default_nbeta as default_nbeta
+    from sltfast.trajectory import over_checkpoints as over_checkpoints
 
 
 def __getattr__(name: str) -> Any:

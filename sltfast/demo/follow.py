@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sltfast.demo.plans import Plan, SamplingPlan
+from sltfast.demo.plans import Plan
 from sltfast.demo.training import Trained, train
+from sltfast.estimators.llc import needed_for
+from sltfast.inputs.checkpoints import Checkpoint
 from sltfast.inputs.corpus import SEPARATOR_BYTE, encode_bytes, pack, standard_library_documents, tokens_of
+from sltfast.inputs.skeleton import Skeleton
+from sltfast.trajectory import follow
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,7 +82,8 @@ def follow_training(
 ) -> Followed:
     """Train, then estimate λ̂ ± SE at every checkpoint with one set of sampling hyperparameters.
 
-    What is finished in `folder` is not done again: an interrupted run goes on where it stopped.
+    What is finished in `folder` is not done again: an interrupted run goes on where it stopped. A checkpoint where no
+    chain survives has λ̂ NaN and the verdict "diverged".
 
     Args:
         plan: what to train and how to sample.
@@ -93,30 +97,17 @@ def follow_training(
 
     Raises:
         ValueError: `folder` holds another run.
-        AllChainsDied: no chain survived at some checkpoint.
     """
     folder = Path(folder)
     if rows is None:
         rows = python_rows(plan.training.context, plan.training.max_rows)
     trained = train(plan.training, rows, folder / CHECKPOINTS, progress=progress)
-    points = []
-    for step, checkpoint in trained.checkpoints.items():
-        points.append(
-            estimate(step, checkpoint, rows, plan.sampling, folder / DRAWS / f"{checkpoint.name}.zarr", progress)
-        )
+    found = [Checkpoint(step, str(path), path) for step, path in trained.checkpoints.items()]
+    keywords = {**needed_for("paired", asdict(plan.sampling)), "progress": progress}
+    points: list[Point] = []
+    estimates = follow(found, Skeleton(None, "float32"), rows, keywords, output_path=folder / DRAWS)
+    for checkpoint, result in zip(found, estimates, strict=True):
+        points.append(Point(int(checkpoint.step), float(result["init_loss"]), result))
         if report is not None:
             report(points[-1])
     return Followed(points, trained)
-
-
-def estimate(step: int, checkpoint: Path, rows: Tensor, plan: SamplingPlan, output_path: Path, progress: bool) -> Point:
-    """λ̂ at one checkpoint; its draws are kept at `output_path`."""
-    from sltfast.errors import ChainDiverged
-    from sltfast.estimators.llc import llc
-    from sltfast.inputs.pretrained import load_model
-
-    output_path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", ChainDiverged)
-        result = llc(load_model(str(checkpoint)), rows, output_path=output_path, progress=progress, **asdict(plan))
-    return Point(step, float(result["init_loss"]), result)

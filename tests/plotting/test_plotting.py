@@ -118,7 +118,7 @@ def test_llc_over_training_shares_a_logarithmic_axis() -> None:
     assert "λ̂" in below.get_ylabel()
 
 
-@pytest.mark.parametrize(("steps", "match"), [([1, 2], r"one length >= 1, got \[1, 2\]"), ([0], "steps must be > 0")])
+@pytest.mark.parametrize(("steps", "match"), [([1, 2], r"one length >= 1, got \[1, 2\]"), ([-1], "steps must be >= 0")])
 def test_llc_over_training_refuses(steps: list[float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         plotting.plot_llc_over_training(steps, [1.0], [1.0], [1.0])
