@@ -31,11 +31,12 @@ from sltfast.sampler.config import CELL_SETTINGS, SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.feed import PinnedCopies
 from sltfast.sampler.lanes import Cell
-from sltfast.sampler.memory import copied_bytes, record_bytes
+from sltfast.sampler.memory import accumulator_bytes, copied_bytes, record_bytes
 from sltfast.sampler.plan import Plan, Planner
 from sltfast.sampler.precision import check_precision, compute_dtype, computing
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
+from sltfast.sampler.recording import Recording
 from sltfast.sampler.run import Run
 from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
@@ -95,26 +96,28 @@ def run_chains(
     _warn(config)
     with surroundings(config.init_seed, where), computing(config.precision, where):
         seen = _observables(observables, model, config, request, where)
+        recording = Recording.of(request, config, seen)
         clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
         sizing = Sizing(config, request, where)
         sizing.expect(clone, list(restrictions.values()), streams[0])
         with sizing.watched():
             shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
             no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
-        specs = layout(config, seen, shapes, save_token_losses=request.save_token_losses)
+        specs = layout(config, seen, shapes, recording, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
         if weights is not None:
             specs += weight_specs(config, weights)
         places: list[_Place] = []
         for name, restriction in restrictions.items():
-            attrs, path = attributes(config, seen, restriction, where), paths[name]
+            attrs, path = attributes(config, seen, recording, restriction, where), paths[name]
             if weights is not None:
                 attrs["sltfast"]["weights"] = weight_names(model, weights)
             existing = Existing("", {})
             if path is not None:  # reading every weight and row is worth it only where runs could be mixed up
                 identity = run_identity(model, source, restriction, seen, loss)
-                attrs["sltfast"]["identity"] = {**identity, "arrays": ", ".join(spec.name for spec in specs)}
+                arrays = ", ".join(spec.name for spec in specs)
+                attrs["sltfast"]["identity"] = {**identity, **recording.identity, "arrays": arrays}
                 if weights is not None:
                     attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
                 existing = existing_run(path, attrs)
@@ -127,7 +130,8 @@ def run_chains(
             builder = EngineBuilder(config, clone, loss, streams, where, moving, memo, seen, request.compile)
             on_disk = any(place.path is not None for place in left)
             kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
-            sizing.use(builder, seen, {"model": copied_bytes(model, clone), **kept})
+            kept = {"model": copied_bytes(model, clone), **kept}
+            sizing.use(builder, seen, kept, accumulator_bytes(specs))
             planner = Planner(config, request, builder, sizing, no_logits)
             plan = planner.plan({cell: p.existing.plan for cell, p in enumerate(left) if p.existing.plan})
             for cell, place in enumerate(left):
@@ -138,10 +142,11 @@ def run_chains(
                 recorded = shapes.positions if request.save_token_losses or config.num_init_loss_batches else None
                 baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
                 at_init = baseline.step_losses(config.num_steps)
-                start = start_values(baseline, at_init, config, seen, dataset_loss=request.dataset_init_loss)
+                observed = {one.id: baseline.observed(one) for one in seen}
+                start = start_values(baseline, at_init, config, seen, observed, dataset_loss=request.dataset_init_loss)
                 if weights is not None:
                     start["element"] = weight_elements(model, weights)
-                stores = {place.name: _store(place, specs, config, start) for place in left}
+                stores = {place.name: _store(place, specs, recording, start) for place in left}
                 problem = Problem(
                     config=config,
                     loss=loss,
@@ -149,6 +154,8 @@ def run_chains(
                     observables=seen,
                     cells=[Cell(place.name, place.restriction, stores[place.name]) for place in left],
                     init_losses=at_init,
+                    recording=recording,
+                    observed=observed,
                     device=where,
                     save_token_losses=request.save_token_losses,
                     weights=weights,
@@ -221,11 +228,11 @@ class _Place(NamedTuple):
     existing: Existing
 
 
-def _store(place: _Place, specs: Sequence[ArraySpec], config: SamplerConfig, start: Mapping[str, np.ndarray]) -> Store:
+def _store(place: _Place, specs: Sequence[ArraySpec], recording: Recording, start: Mapping[str, np.ndarray]) -> Store:
     store: Store = MemoryStore(specs if place.path is None else [])
     if place.path is not None:
         resume = place.existing.state == "interrupted"
-        store = ZarrStore(place.path, specs, place.attrs, config.step_of, resume=resume)
+        store = ZarrStore(place.path, specs, place.attrs, recording.step_of, resume=resume)
     for name, values in start.items():
         store.put_whole(name, values)
     return store

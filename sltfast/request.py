@@ -16,6 +16,7 @@ from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
 RMSPROP = ("rmsprop_eps", "rmsprop_alpha")  # devinterp's other spelling of sampling_method_kwargs
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
+Record = Literal["traces", "moments"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Request:
     loss_fn: LossFn | None = None
     batches_per_draw: int = 3
     obs_seed: int = 1337
+    record: Record = "traces"
+    sampling_task: str | None = None
+    num_blocks: int = 8
     device: str | torch.device | None = None
     save_token_losses: bool = True
     record_weights: ParamMasks = None
@@ -41,6 +45,12 @@ class Request:
     def __post_init__(self) -> None:
         if self.engine not in get_args(EngineName):
             raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {self.engine!r}")
+        if self.record not in get_args(Record):
+            raise ValueError(f"record must be one of {', '.join(get_args(Record))}, got {self.record!r}")
+        if self.sampling_task is not None and not isinstance(self.sampling_task, str):
+            raise TypeError(f"sampling_task must be None or the name of an observable, got {self.sampling_task!r}")
+        if isinstance(self.num_blocks, bool) or not isinstance(self.num_blocks, int) or self.num_blocks < 1:
+            raise ValueError(f"num_blocks must be a whole number >= 1, got {self.num_blocks!r}")
         if self.step_capture not in ("auto", True, False):
             raise ValueError(f"step_capture must be 'auto', True or False, got {self.step_capture!r}")
         if self.compile and self.engine not in ("auto", "vmap"):

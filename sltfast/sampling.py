@@ -12,7 +12,7 @@ from torch import nn
 from sltfast.chains import Wanted, run_chains
 from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
-from sltfast.request import EngineName, resolve
+from sltfast.request import EngineName, Record, resolve
 from sltfast.restriction import ParamMasks
 from sltfast.sampler.capture import StepCaptureSetting
 from sltfast.sampler.config import Mode
@@ -49,6 +49,9 @@ def sample(
     init_seed: int = 100,
     batches_per_draw: int = 3,
     obs_seed: int = 1337,
+    record: Record = "traces",
+    sampling_task: str | None = None,
+    num_blocks: int = 8,
     shuffle: bool = True,
     match_sampling_input_ids_across_chains: bool = True,
     init_noise: float | None = None,
@@ -109,6 +112,12 @@ def sample(
         init_seed: seed of noise and data order.
         batches_per_draw: batches read of each observable at a draw.
         obs_seed: seed that picks their rows.
+        record: what is kept of observables beside their mean losses: "traces", every loss at every draw, or "moments"
+            against those of the sampling task, by block of draws: what susceptibilities need, in memory that does not
+            grow with draws.
+        sampling_task: the observable whose mean loss less its value at w* is φ; needed for moments.
+        num_blocks: K, blocks of consecutive draws whose moments are kept apart, for errors by batch means: draw d is in
+            block d·K // num_draws.
         shuffle: a fresh permutation of the rows each epoch.
         match_sampling_input_ids_across_chains: all chains see the same batches.
         init_noise: standard deviation of noise added once to each chain's start.
@@ -143,7 +152,16 @@ def sample(
         mini-batch mean loss at w_t and, of the same batch, at w*; ``alive``, ``death_step`` (chain); ``init_loss``
         (chain, token_pos); ``sampling_loss`` (chain, draw, batch, token_pos); ``sampling_loss_micro`` (chain, step,
         batch_sampling, token_pos); ``loss_<observable>`` (chain, draw, batch_<observable>, token_pos), read after the
-        step of the draw. Losses are in nats. Groups ``posterior`` and ``sample_stats`` are ArviZ's.
+        step of the draw; ``mean_loss_<observable>`` (chain, draw), their weighted mean; ``init_loss_<observable>``
+        (batch_<observable>, token_pos) and ``init_mean_loss_<observable>`` (), both at w*, on the same batches and in
+        the same mode (with dropout: one sample of it). Losses are in nats. Groups ``posterior`` and ``sample_stats``
+        are ArviZ's.
+
+        With ``record="moments"``, in place of ``loss_<observable>`` and for φ_t = L_task(w_t) − L_task(w*) and
+        y_t = ℓ(w_t) − ℓ(w*), float64, NaN in blocks that a chain did not live through: ``moment_draws``,
+        ``moment_phi``, ``moment_phi_m2`` (chain, block), draws, the mean of φ and Σ (φ − mean)²; and (chain, block,
+        batch_<observable>, token_pos) ``moment_mean_<observable>``, the mean of y, ``moment_m2_<observable>``,
+        Σ (y − mean)², ``moment_comoment_<observable>``, Σ (φ − mean)(y − mean).
 
     Raises:
         ValueError, TypeError: an argument, data set, mask or weight that cannot be sampled, before the first step.
@@ -174,6 +192,9 @@ def sample(
         "init_seed": init_seed,
         "batches_per_draw": batches_per_draw,
         "obs_seed": obs_seed,
+        "record": record,
+        "sampling_task": sampling_task,
+        "num_blocks": num_blocks,
         "shuffle": shuffle,
         "match_sampling_input_ids_across_chains": match_sampling_input_ids_across_chains,
         "init_noise": init_noise,

@@ -9,6 +9,7 @@ import numpy as np
 
 from sltfast.observables import Observable
 from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.recording import Recording
 from sltfast.sampler.transition import METRICS
 from sltfast.sampler.trial import Shapes
 
@@ -16,7 +17,7 @@ CHUNK_ROWS = 50
 
 
 class ArraySpec(NamedTuple):
-    """One array of a run; ``rows`` says what its second dimension counts ("step", "draw"), "" if nothing."""
+    """One array of a run; ``rows`` says what its second dimension counts ("step", "draw", "block"), "" if nothing."""
 
     name: str
     dims: tuple[str, ...]
@@ -40,7 +41,12 @@ class ArraySpec(NamedTuple):
 
 
 def layout(
-    config: SamplerConfig, observables: Sequence[Observable], shapes: Shapes, *, save_token_losses: bool
+    config: SamplerConfig,
+    observables: Sequence[Observable],
+    shapes: Shapes,
+    recording: Recording,
+    *,
+    save_token_losses: bool,
 ) -> list[ArraySpec]:
     """Every array that a run records.
 
@@ -48,6 +54,7 @@ def layout(
         config: the run's settings.
         observables: what is read at draws.
         shapes: of the losses, as the trial found them.
+        recording: what is kept of the observables.
         save_token_losses: whether the per-item losses of the sampling batches are kept.
     """
     positions, tokens = shapes.positions, shapes.tokens
@@ -97,19 +104,29 @@ def layout(
     for observable, width in zip(observables, shapes.observable_positions, strict=True):
         batch, count = f"batch_{observable.id}", len(observable.rows)
         same = "token_pos" if width == positions else f"token_pos_{observable.id}"
-        specs.append(
-            ArraySpec(
-                f"loss_{observable.id}",
-                ("chain", "draw", batch, same),
-                (chains, draws, count, width),
-                "float32",
-                "draw",
-            )
-        )
+        specs += [
+            ArraySpec(f"mean_loss_{observable.id}", ("chain", "draw"), (chains, draws), "float64", "draw"),
+            ArraySpec(f"init_loss_{observable.id}", (batch, same), (count, width), "float64"),
+            ArraySpec(f"init_mean_loss_{observable.id}", (), (), "float64"),
+        ]
+        if recording.record == "traces":
+            dims, shape = ("chain", "draw", batch, same), (chains, draws, count, width)
+            specs.append(ArraySpec(f"loss_{observable.id}", dims, shape, "float32", "draw"))
+        if recording.record == "moments":
+            dims, shape = ("chain", "block", batch, same), (chains, recording.num_blocks, count, width)
+            specs += [
+                ArraySpec(f"moment_{what}_{observable.id}", dims, shape, "float64", "block")
+                for what in ("mean", "m2", "comoment")
+            ]
         ids = observable.token_ids()
         if ids is not None:
             same = "token" if ids.shape[1] == tokens or not tokens else f"token_{observable.id}"
             specs.append(ArraySpec(f"input_ids_{observable.id}", (batch, same), tuple(ids.shape), "int64"))
+    if recording.record == "moments":
+        specs += [
+            ArraySpec(name, ("chain", "block"), (chains, recording.num_blocks), "float64", "block")
+            for name in ("moment_draws", "moment_phi", "moment_phi_m2")
+        ]
     if config.save_metrics:
         specs += [
             ArraySpec(f"metrics_{name}", ("chain", "step"), (chains, steps), "float32", "step") for name in METRICS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,16 @@ from sltfast.restriction import Restriction
 from sltfast.results.identity import provenance
 from sltfast.sampler.baseline import Baseline
 from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.observed import Observed
+from sltfast.sampler.recording import Recording
 
 
 def attributes(
-    config: SamplerConfig, observables: Sequence[Observable], restriction: Restriction, device: torch.device
+    config: SamplerConfig,
+    observables: Sequence[Observable],
+    recording: Recording,
+    restriction: Restriction,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Root attributes: devinterp's metadata, and what sltfast adds."""
     sampler = {
@@ -33,7 +39,7 @@ def attributes(
     return {
         "metadata": {"config": {"sampler": sampler, "observables": seen}},
         "metrics_numel": restriction.numel,
-        "sltfast": {"provenance": provenance(device)},
+        "sltfast": {"provenance": provenance(device), **recording.as_dict()},
     }
 
 
@@ -42,6 +48,7 @@ def start_values(
     at_init: np.ndarray,
     config: SamplerConfig,
     observables: Sequence[Observable],
+    observed: Mapping[str, Observed],
     *,
     dataset_loss: bool,
 ) -> dict[str, np.ndarray]:
@@ -52,6 +59,7 @@ def start_values(
         at_init: float64 [streams, steps], those of the mini-batches.
         config: the run's.
         observables: the run's.
+        observed: their losses at w*, by identifier, of one lane.
         dataset_loss: whether L(w*) over the whole data set is among them.
     """
 
@@ -70,4 +78,7 @@ def start_values(
         ids = observable.token_ids()
         if ids is not None:
             values[f"input_ids_{observable.id}"] = ids.numpy()
+        losses = observed[observable.id]
+        values[f"init_loss_{observable.id}"] = losses.values[0].double().cpu().numpy()
+        values[f"init_mean_loss_{observable.id}"] = losses.mean()[0].cpu().numpy()
     return values

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from sltfast.batches import BatchStream, fetch
 from sltfast.losses import ItemLoss, ItemLosses
+from sltfast.observables import Observable
 from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.observed import Observed
 
 SPLIT_TOLERANCE = 1e-3  # relative; far above fp rounding, far below what batch statistics do to a loss
 
@@ -134,6 +136,33 @@ class Baseline:
             by_position.append(np.asarray((torch.as_tensor(sums) / torch.as_tensor(weights)).cpu()))
             means.append(total / num_batches)
         return np.stack(by_position), np.array(means)
+
+    @torch.no_grad()
+    def observed(self, observable: Observable) -> Observed:
+        """Losses of an observable at w*, of one lane, on the batches that every draw reads and in the run's mode: where
+        losses depend on the batch they are those that draws compare with; with dropout they are one sample of it.
+
+        Raises:
+            ValueError: a loss that counts is NaN or infinite, a weight is negative or infinite, or nothing counts.
+        """
+        batches = []
+        for data in observable.batches:
+            batches.append(self.loss(self.model, data))
+            self.tick()
+        found = Observed.of(batches, 1)
+        weights = torch.ones_like(found.values) if found.weights is None else found.weights
+        if bool((weights < 0).any()) or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
+            raise ValueError(
+                f"{self.loss.name} gives observable {observable.name!r} weights that are negative, infinite or all 0: "
+                "a weight is how much an entry counts, >= 0"
+            )
+        lost = ((weights != 0) & ~torch.isfinite(found.values)).any(2)[0].cpu().numpy()
+        if lost.any():
+            raise ValueError(
+                f"the loss at w* is NaN or infinite on rows {observable.rows[lost][:5].tolist()} of observable "
+                f"{observable.name!r}: check those rows, and the precision of the model"
+            )
+        return found
 
     @torch.no_grad()
     def dataset_loss(self) -> float:

@@ -20,6 +20,8 @@ from sltfast.sampler.capture import StepCapture
 from sltfast.sampler.engines.engine import Engine, LaneBatch
 from sltfast.sampler.feed import Feed
 from sltfast.sampler.lanes import Lanes
+from sltfast.sampler.moments import Draw, block_moments_of
+from sltfast.sampler.observed import Observed
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.recorder import Recorder, Target
 from sltfast.sampler.transition import METRICS, Transition
@@ -89,6 +91,7 @@ class Flight:
         """Put every lane at its start, or where a saved state left off; returns the step to go on at."""
         self.transition.assign(self.chains)
         self.transition.reset()
+        self.moments = block_moments_of(self.problem.recording, self.problem.observed, len(self.lanes))
         start = self._take_up()
         self.recorder = Recorder(self.targets, self.problem.writer, self.transition.death_step, self._seen)
         self.problem.progress.skip(start * len(self.lanes))
@@ -152,25 +155,30 @@ class Flight:
                 of_draw["sampling_loss"] = recorded[0] if len(recorded) == 1 else torch.stack(recorded).nanmean(0)
         if metrics is not None:
             of_step |= {f"metrics_{name}": metrics[:, k] for k, name in enumerate(METRICS)}
+        self.recorder.add(step, step, of_step)
         if draw is not None:
-            for observable in self.problem.observables:
-                of_draw[f"loss_{observable.id}"] = self._observe(observable)
+            losses = {observable.id: self._observe(observable) for observable in self.problem.observables}
+            means = {name: one.mean() for name, one in losses.items()}
+            of_draw |= {f"mean_loss_{name}": mean for name, mean in means.items()}
+            if self.problem.recording.record == "traces":
+                of_draw |= {f"loss_{name}": one.values.float() for name, one in losses.items()}
             if self._weights is not None:
                 of_draw["displacement"] = self._weights.read()
-        self.recorder.add(step, step, of_step)
-        if draw is not None and of_draw:
             self.recorder.add(draw, step, of_draw)
+            if self.moments is not None:
+                ended = self.moments.add(draw, Draw(losses, means))
+                self.recorder.add(self.problem.recording.block_of(draw), step, ended)
         self.recorder.step_done()
         self._report_deaths()
 
     @torch.no_grad()
-    def _observe(self, observable: Observable) -> Tensor:
-        """[L, rows, T] float32 losses of an observable at the present weights."""
-        parts = []
-        for k, data in enumerate(observable.batches):
-            losses = self.engine.losses(LaneBatch(data, True, ("observable", observable.id, k)))
-            parts.append(losses.recorded().unflatten(0, (len(self.lanes), -1)))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    def _observe(self, observable: Observable) -> Observed:
+        """Losses of an observable at the present weights."""
+        batches = [
+            self.engine.losses(LaneBatch(data, True, ("observable", observable.id, k)))
+            for k, data in enumerate(observable.batches)
+        ]
+        return Observed.of(batches, len(self.lanes))
 
     def _seen(self, first: int, losses: np.ndarray, deaths: np.ndarray) -> None:
         """A block of steps reached the host."""
@@ -201,6 +209,7 @@ class Flight:
             store.put_whole("death_step", deaths, chains)
             target.section.finish()
         del self.recorder  # it calls back: the weights of a pass would outlive it until cycles are collected
+        self.moments = None
 
     def interrupt(self) -> None:
         """Hand over what was recorded so far."""
@@ -244,6 +253,8 @@ class Flight:
         state |= {"alive": self.transition.alive, "death_step": self.transition.death_step}
         for index, block in enumerate(self.engine.arena.blocks):
             state.update({f"{name}{index}": tensor for name, tensor in block.state.items()})
+        if self.moments is not None:
+            state |= self.moments.tensors
         if self.config.mode == "train":
             state["buffers"] = self.engine.buffers()
         return state
@@ -268,6 +279,8 @@ class Flight:
         for name, buffer in self.engine.buffers().items():
             if name in state.get("buffers", {}):
                 buffer.copy_(state["buffers"][name])
+        for name, tensor in ({} if self.moments is None else self.moments.tensors).items():
+            tensor.copy_(state[name])
         self.transition.alive.copy_(state["alive"])
         self.transition.death_step.copy_(state["death_step"])
         self.transition.step_index.fill_(step)

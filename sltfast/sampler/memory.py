@@ -100,7 +100,7 @@ def record_bytes(
         on_disk: whether they are written as they grow, or kept.
     """
     arrays = sum(_bytes(spec, whole=not on_disk) for spec in specs) * runs
-    step = sum(int(np.prod(spec.shape[2:])) * np.dtype(spec.dtype).itemsize for spec in specs if spec.rows)
+    step = sum(_row_bytes(spec) for spec in specs if spec.rows)
     step *= config.num_chains * runs
     buffered = min(FLUSH_BYTES + step, min(FLUSH_STEPS, config.num_steps) * step)
     queued = min(QUEUED_BYTES + buffered, config.num_steps * step) if on_disk else 0
@@ -110,6 +110,20 @@ def record_bytes(
         "records_on_their_way": 2 * buffered + queued,  # rows, and the block that they are stacked into
         "observables": sum(batches),
     }
+
+
+def accumulator_bytes(specs: Sequence[ArraySpec]) -> int:
+    """What each lane holds of the present block's moments, and of the draw that ``ops.comoment_`` centres: of one
+    observable at a time, in float64 and beside the product's other row.
+    """
+    blocks = [spec for spec in specs if spec.rows == "block"]
+    centred = max((_row_bytes(spec) for spec in blocks if spec.name.startswith("moment_mean_")), default=0)
+    return sum(_row_bytes(spec) for spec in blocks) + 2 * centred
+
+
+def _row_bytes(spec: ArraySpec) -> int:
+    """One row of one chain."""
+    return int(np.prod(spec.shape[2:])) * np.dtype(spec.dtype).itemsize
 
 
 def _bytes(spec: ArraySpec, *, whole: bool) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.feed import Copies
 from sltfast.sampler.lanes import Cell, Lanes
+from sltfast.sampler.observed import Observed
 from sltfast.sampler.progress import Progress
+from sltfast.sampler.recording import Recording
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Problem:
         streams: one per chain of a cell, or a single one that all share.
         cells: the restrictions, with their stores.
         init_losses: float64 [streams, steps], losses at w* of every batch.
+        recording: what is kept of the observables.
+        observed: their losses at w*, by identifier, of one lane.
         engine_for: builds the engine of a pass.
         save_token_losses: record the sampling batches' losses per item.
         tokens: and their token ids.
@@ -44,6 +48,8 @@ class Problem:
     observables: Sequence[Observable]
     cells: Sequence[Cell]
     init_losses: np.ndarray
+    recording: Recording
+    observed: Mapping[str, Observed]
     device: torch.device
     save_token_losses: bool
     tokens: bool

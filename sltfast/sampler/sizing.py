@@ -31,11 +31,19 @@ MATTERS = 8  # what may take less than this part of the budget is not measured
 
 
 class PassBytes(NamedTuple):
-    """Expected peak of a pass: its weights, and the rest of a step at its height, measured or bounded."""
+    """Expected peak of a pass: its weights, the moments that it accumulates, and the rest of a step at its height,
+    measured or bounded.
+    """
 
     weights: Weights
+    accumulators: int
     rest: int
     measured: bool
+
+    @property
+    def state(self) -> int:
+        """What is held between steps."""
+        return self.weights.state + self.accumulators
 
     @property
     def step(self) -> int:
@@ -45,7 +53,7 @@ class PassBytes(NamedTuple):
     @property
     def peak(self) -> int:
         """All of it."""
-        return self.weights.state + self.step
+        return self.state + self.step
 
 
 class Sizing:
@@ -62,6 +70,7 @@ class Sizing:
         self.budget = memory_budget(request.memory_budget, device)
         self.at_most = 0
         self.kept: dict[str, int] = {}
+        self.lane_bytes = 0
         self.observables: Sequence[Observable] = ()
         self._live: LiveBytes | None = None
         self._rest: dict[tuple[tuple[int, ...], str], tuple[float, float]] = {}
@@ -90,9 +99,13 @@ class Sizing:
         """The peak of everything watched so far."""
         return 0 if self._live is None else self._live.peak
 
-    def use(self, builder: EngineBuilder, observables: Sequence[Observable], kept: Mapping[str, int]) -> None:
-        """Take what is only known after the first forward: engines, observables, bytes kept by part."""
-        self.builder, self.observables, self.kept = builder, observables, dict(kept)
+    def use(
+        self, builder: EngineBuilder, observables: Sequence[Observable], kept: Mapping[str, int], lane_bytes: int
+    ) -> None:
+        """Take what is only known after the first forward: engines, observables, bytes kept by part, and bytes that
+        each lane of a pass accumulates.
+        """
+        self.builder, self.observables, self.kept, self.lane_bytes = builder, observables, dict(kept), lane_bytes
 
     @property
     def left(self) -> int:
@@ -106,13 +119,15 @@ class Sizing:
             restrictions = [restriction.dense() for restriction in restrictions]
         read_as = {name: parameter.dtype for name, parameter in self.builder.clone.named_parameters()}
         weights = weight_bytes(restrictions, read_as, chains, self.config.method)
+        lanes = chains * len(cells)
+        accumulators = self.lane_bytes * lanes
         if self._live is None or not engine:
-            return PassBytes(weights, self.at_most * chains * len(cells) if engine else 0, False)
+            return PassBytes(weights, accumulators, self.at_most * lanes if engine else 0, False)
         key = (tuple(cells), engine)
         if key not in self._rest:
             self._rest[key] = self._measure(key[0], engine)
         shared, each = self._rest[key]
-        return PassBytes(weights, int(shared + each * chains), True)
+        return PassBytes(weights, accumulators, int(shared + each * chains), True)
 
     def _measure(self, cells: tuple[int, ...], engine: str) -> tuple[float, float]:
         """(a, b): a step of c chains needs a + b·c beside weights and gradients; from one chain and from two."""
@@ -257,6 +272,7 @@ class Sizing:
             "weights": sum(one.weights.weights for one in largest),
             "moments": sum(one.weights.moments for one in largest),
             "copies": sum(one.weights.copies for one in largest),
+            "accumulators": sum(one.accumulators for one in largest),
             "gradients": step.weights.gradients,
             "activations": step.rest,
             "kept_activations": self._memo_bytes(memo.budget),
@@ -278,4 +294,4 @@ class Sizing:
 
 
 def _together(group: Sequence[PassBytes]) -> int:
-    return sum(one.weights.state for one in group) + max(one.step for one in group)
+    return sum(one.state for one in group) + max(one.step for one in group)

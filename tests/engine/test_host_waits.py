@@ -102,8 +102,9 @@ def test_the_pretended_device_computes_what_the_cpu_does():
         {"gradient_accumulation_steps": 3},
         {"match_sampling_input_ids_across_chains": False},
         {"bounding_box_size": 0.1, "save_token_losses": False},
+        {"record": "moments", "sampling_task": "o", "num_blocks": 2},
     ],
-    ids=["sgld", "rmsprop", "sgnht", "metrics", "accumulation", "rows of their own", "box"],
+    ids=["sgld", "rmsprop", "sgnht", "metrics", "accumulation", "rows of their own", "box", "moments"],
 )
 def test_a_step_of_a_network(engine, options):
     data = regression_data()

@@ -148,7 +148,7 @@ def test_devinterp_reads_our_tree():
     ids = token_rows()
     tree = sltfast.sample(tiny_neox(), ids, {"o": (ids, 1)}, **SMALL)
     observables = [name for name in tree.dataset.data_vars if name.startswith("loss_")]
-    assert observables == ["loss_o"]
+    assert observables == ["loss_o"]  # and none of mean_loss_o, init_loss_o
 
 
 def test_no_temperature_no_complexity():
