@@ -43,7 +43,7 @@ def of_trace(trace: np.ndarray | Tensor, level: float, n_beta: float) -> Estimat
     The batches are shared, so their own level is no error between chains: the chains' mean trace says how large it is.
     It is added in full, as if steps were independent, which is too much where an epoch visits every row once.
     """
-    from sltfast.estimators.diagnostics import mean_estimate
+    from sltfast.diagnostics import mean_estimate
 
     losses = np.asarray(trace, dtype=np.float64)
     estimate = mean_estimate(losses)

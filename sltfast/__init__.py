@@ -31,6 +31,7 @@ _LAZY = {
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
+    "diagnostics": "sltfast.diagnostics",
     "ops": "sltfast.ops",
     "per_sample": "sltfast.per_sample",
     "plotting": "sltfast.plotting",
@@ -39,6 +40,7 @@ _LAZY = {
 __all__ = [*_LAZY]
 
 if TYPE_CHECKING:
+    from sltfast import diagnostics as diagnostics
     from sltfast import ops as ops
     from sltfast import per_sample as per_sample
     from sltfast import plotting as plotting

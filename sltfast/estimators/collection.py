@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sltfast.diagnostics import Verdict
 from sltfast.errors import AllChainsDied
-from sltfast.estimators.diagnostics import Verdict
 from sltfast.estimators.llc import InitLoss, compute_llc
 
 if TYPE_CHECKING:

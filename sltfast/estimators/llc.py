@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from sltfast.diagnostics import mean_estimate, verdict
 from sltfast.errors import AllChainsDied
-from sltfast.estimators.diagnostics import mean_estimate, verdict
 
 if TYPE_CHECKING:
     import xarray as xr

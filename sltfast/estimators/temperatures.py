@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sltfast.diagnostics import mean_estimate
 from sltfast.errors import ChainDiverged
-from sltfast.estimators.diagnostics import mean_estimate
 from sltfast.estimators.llc import InitLoss
 from sltfast.estimators.sweeps import compute_sweep
 from sltfast.sampler.config import CELL_SETTINGS

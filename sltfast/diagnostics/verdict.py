@@ -1,12 +1,14 @@
-"""Error bars and convergence of a mean over chains, and what to do when it has not converged."""
+"""Whether a mean over chains has converged, and what to do when it has not."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
+
+from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
+from sltfast.diagnostics.trace import trace_diagnostics
 
 RHAT_LIMIT = 1.1
 RUNAWAY = 10.0  # mean of the last third over the largest value in the first: diffusion makes it 2.5
@@ -14,61 +16,6 @@ DRIFT_Z = 3.0  # standard errors between the first and the last third of the tra
 DRIFT_SHARE = 0.1  # and this share of the mean: a difference that matters
 FEWEST_STEPS = 12  # in which a first and a last third can be told apart
 FEW_EFFECTIVE_DRAWS = 100.0
-
-
-class MeanEstimate(NamedTuple):
-    """A mean over chains and draws with its errors.
-
-    mcse: autocorrelation-based Monte Carlo standard error of the pooled mean.
-    between: standard deviation of the chains' means over √chains (NaN for one chain).
-    se: the larger of the two.  rhat: rank-normalised split R̂ (NaN for one chain).  ess: effective draws of the mean.
-    """
-
-    mean: float
-    se: float
-    mcse: float
-    between: float
-    rhat: float
-    ess: float
-
-
-def mean_estimate(trace: np.ndarray) -> MeanEstimate:
-    """Mean, standard errors, R̂ and ESS of a trace [chains, draws] (Vehtari et al. 1903.08008, through arviz-stats).
-
-    Fewer than 4 draws leave all but the mean NaN. Chains that are copies of each other have no R̂.
-
-    Raises:
-        ValueError: not two-dimensional, empty, or with values that are not finite.
-    """
-    if trace.ndim != 2 or trace.size == 0:
-        raise ValueError(f"a trace must have shape [chains, draws], got {trace.shape}")
-    if not np.isfinite(trace).all():
-        raise ValueError("a trace must be finite: exclude the chains that diverged")
-    chains, draws = trace.shape
-    mean = float(trace.mean())
-    mcse = between = rhat = ess = math.nan
-    if draws >= 4:
-        from arviz_stats.base import array_stats
-
-        axes = {"chain_axis": 0, "draw_axis": 1}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a constant trace divides 0 by 0 and has R̂ NaN
-            ess = float(array_stats.ess(trace, method="mean", **axes))
-            mcse = _mcse(trace)
-            if chains > 1:
-                between = float(trace.mean(axis=1).std(ddof=1) / math.sqrt(chains))
-            if chains > 1 and np.ptp(trace, axis=0).any():
-                rhat = float(array_stats.rhat(trace, **axes))
-    errors = [error for error in (mcse, between) if not math.isnan(error)]
-    return MeanEstimate(mean, max(errors, default=math.nan), mcse, between, rhat, ess)
-
-
-def _mcse(trace: np.ndarray) -> float:
-    from arviz_stats.base import array_stats
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # as above
-        return float(array_stats.mcse(trace, method="mean", chain_axis=0, draw_axis=1))
 
 
 class Verdict(NamedTuple):
@@ -105,7 +52,7 @@ def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
     third = excess.shape[1] // 3
     first, last = excess[:, :third], excess[:, -third:]
     change = float(last.mean() - first.mean())
-    error = math.hypot(_mcse(first), _mcse(last))
+    error = math.hypot(*(float(trace_diagnostics(part, ranks=False).mcse) for part in (first, last)))
     drift = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
     if abs(float(last.mean())) > RUNAWAY * float(np.abs(first).max()) > 0:
         return Verdict("diverged", _runaway_advice(change), drift)

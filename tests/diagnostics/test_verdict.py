@@ -4,18 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from autoregressive import ar1
 
-from sltfast.estimators.diagnostics import mean_estimate, verdict
-
-
-def ar1(rho, chains=4, draws=4000, seed=0):
-    """Stationary AR(1) of variance 1: the mean's standard error is sqrt((1 + ρ)/(1 − ρ)/N) for N draws."""
-    generator = np.random.default_rng(seed)
-    x = np.empty((chains, draws))
-    x[:, 0] = generator.standard_normal(chains)
-    for t in range(1, draws):
-        x[:, t] = rho * x[:, t - 1] + math.sqrt(1 - rho**2) * generator.standard_normal(chains)
-    return x
+from sltfast.diagnostics import mean_estimate, verdict
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])

@@ -1,0 +1,26 @@
+"""How far an estimate can be trusted: convergence, effective draws, autocorrelation and error bars of any trace.
+
+Example:
+    from sltfast import diagnostics
+
+    found = diagnostics.trace_diagnostics(trace)      # [chain, draw, …]: R̂, ESS, τ, errors, one for each item
+    found.rhat, found.ess_bulk, found.tau, found.se
+    found.suggested_steps(steps_between=1)            # num_steps_bw_draws for nearly independent draws
+    diagnostics.autocorrelation(trace, max_lag=50)    # [51, …]
+"""
+
+from sltfast.diagnostics.autocorrelation import autocorrelation, suggested_steps
+from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
+from sltfast.diagnostics.trace import TraceDiagnostics, trace_diagnostics
+from sltfast.diagnostics.verdict import Verdict, verdict
+
+__all__ = [
+    "MeanEstimate",
+    "TraceDiagnostics",
+    "Verdict",
+    "autocorrelation",
+    "mean_estimate",
+    "suggested_steps",
+    "trace_diagnostics",
+    "verdict",
+]
