@@ -21,6 +21,8 @@ _LAZY = {
     "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
     "compute_llc": "sltfast.estimators.llc",
+    "bif": "sltfast.estimators.bif.run",
+    "compute_bif": "sltfast.estimators.bif.compute",
     "sweep": "sltfast.sweeping",
     "compute_sweep": "sltfast.estimators.sweeps",
     "over_checkpoints": "sltfast.trajectory",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from sltfast.errors import AllChainsDied as AllChainsDied
     from sltfast.errors import ChainDiverged as ChainDiverged
     from sltfast.errors import OutputMismatch as OutputMismatch
+    from sltfast.estimators.bif.compute import compute_bif as compute_bif
+    from sltfast.estimators.bif.run import bif as bif
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
     from sltfast.estimators.refined import refined_llc as refined_llc

@@ -1,0 +1,151 @@
+"""The losses that a tree holds of its observables: chains that lived, items side by side, padding as NaN."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sltfast.errors import AllChainsDied
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Keys = Literal["all"] | Sequence[str]
+
+
+class Recorded(NamedTuple):
+    """Losses at every draw of the chains that lived.
+
+    Attributes:
+        losses: [C·D, N, T], chain after chain; float32 as recorded. NaN where an item has no position (weight 0).
+        chains: C; each has the same number of draws.
+        observables: [N] the name of the observable that an item belongs to.
+        left_out: numbers of the chains that died, or were not finished.
+    """
+
+    losses: Tensor
+    chains: int
+    observables: np.ndarray
+    left_out: tuple[int, ...]
+
+
+def dataset_of(samples: Any) -> xr.Dataset:
+    """The root of a tree of samples.
+
+    Raises:
+        TypeError: no tree of samples.
+    """
+    dataset: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    if not hasattr(dataset, "data_vars"):
+        raise TypeError(
+            f"samples must be a tree from sltfast.sample, sltfast.open or devinterp, got {type(samples).__name__}"
+        )
+    return dataset
+
+
+def loss_keys_of(dataset: xr.Dataset, loss_keys: Keys) -> list[str]:
+    """The observables asked for; "all": every one, sorted, as devinterp sorts them.
+
+    Raises:
+        ValueError: there are none, or one that was not recorded.
+    """
+    present = sorted(str(name)[len("loss_") :] for name in dataset.data_vars if str(name).startswith("loss_"))
+    if not present:
+        raise ValueError(
+            "the samples hold no losses of observables (variables loss_<name>): sample with observables={name: data "
+            f"set}} and record='traces'; there are {sorted(map(str, dataset.data_vars))}"
+        )
+    if isinstance(loss_keys, str):
+        if loss_keys != "all":
+            raise ValueError(
+                f"loss_keys must be 'all' or a list of observables, got {loss_keys!r} (there are {present})"
+            )
+        return present
+    keys = list(loss_keys)
+    unknown = [key for key in keys if key not in present]
+    if unknown or not keys or len(set(keys)) < len(keys):
+        raise ValueError(f"loss_keys must be 'all' or different names of {present}, got {keys}")
+    return keys
+
+
+def recorded_losses(samples: Any, keys: Sequence[str]) -> Recorded:
+    """Read the losses of observables; chains that died are left out, with a warning.
+
+    Raises:
+        AllChainsDied: no chain lived.
+        ValueError: fewer than two draws are there.
+    """
+    dataset = dataset_of(samples)
+    arrays = [_array(dataset, key) for key in keys]
+    living, draws = _living(dataset, arrays, samples)
+    chains = arrays[0].shape[0]
+    width = max(array.shape[3] for array in arrays)
+    if len(arrays) == 1 and len(living) == chains and draws == arrays[0].shape[1]:
+        losses = np.ascontiguousarray(arrays[0])
+        if not losses.flags.writeable:  # torch shares memory with what it may write to
+            losses = losses.copy()
+    else:
+        wide = np.result_type(*arrays)
+        losses = np.full((len(living), draws, sum(a.shape[2] for a in arrays), width), np.nan, dtype=wide)
+        at = 0
+        for array in arrays:
+            losses[:, :, at : at + array.shape[2], : array.shape[3]] = array[living, :draws]
+            at += array.shape[2]
+    names = [key for key, array in zip(keys, arrays, strict=True) for _ in range(array.shape[2])]
+    values = torch.from_numpy(losses.reshape(len(living) * draws, -1, width))
+    left_out = tuple(chain for chain in range(chains) if chain not in living)
+    return Recorded(values, len(living), np.array(names, dtype=object), left_out)
+
+
+def token_ids_of(dataset: xr.Dataset, keys: Sequence[str]) -> np.ndarray | None:
+    """[N, tokens] of the observables, None where one has none; −1 behind the end of a shorter one."""
+    if any(f"input_ids_{key}" not in dataset for key in keys):
+        return None
+    ids = [np.asarray(dataset[f"input_ids_{key}"].values) for key in keys]
+    ids = [rows.reshape(-1, *rows.shape[-2:])[0] for rows in ids]  # the same at every draw, where it has draws
+    width = max(rows.shape[1] for rows in ids)
+    return np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1) for rows in ids])
+
+
+def _array(dataset: xr.Dataset, key: str) -> np.ndarray:
+    variable = dataset[f"loss_{key}"]
+    if variable.ndim != 4 or variable.dims[:2] != ("chain", "draw"):
+        raise ValueError(f"loss_{key} must have dimensions (chain, draw, batch, position), it has {variable.dims}")
+    values = np.asarray(variable.values)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+
+
+def _living(dataset: xr.Dataset, arrays: Sequence[np.ndarray], samples: Any) -> tuple[list[int], int]:
+    """Chains to read and how many draws of each: whole chains, or of an interrupted run what all have."""
+    chains, draws = arrays[0].shape[:2]
+    if {array.shape[:2] for array in arrays} != {(chains, draws)}:
+        raise ValueError(f"observables must have the same chains and draws, got {[a.shape[:2] for a in arrays]}")
+    alive = np.ones(chains, dtype=bool)
+    counts = np.full(chains, draws)
+    if "alive" in dataset:
+        alive = np.asarray(dataset["alive"].values).astype(bool)
+    completed = dataset.attrs.get("completed", 1) == 1
+    if not completed or "alive" not in dataset:
+        missing = np.isnan(arrays[0]).all(axis=(2, 3))  # rows that were not recorded
+        counts = np.where(missing.any(axis=1), missing.argmax(axis=1), draws)
+        alive &= (counts == draws) | (not completed)
+    whole = np.flatnonzero(alive & (counts == draws)).tolist()
+    partial = np.flatnonzero(alive & (counts > 0)).tolist()
+    living = whole or partial
+    if not living:
+        raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=samples)
+    if len(living) < chains or not whole:
+        reason = "died or are not finished" if not completed else "died"
+        say = f"{chains - len(living)} of {chains} chains {reason} and are left out of every mean"
+        if not whole:
+            say = f"the run was interrupted: {counts[living].min()} of {draws} draws of {len(living)} chains are used"
+        warnings.warn(say, UserWarning, stacklevel=4)
+    count = int(counts[living].min())
+    if len(living) * count < 2:
+        raise ValueError(f"a covariance needs at least 2 draws, got {len(living) * count}: raise num_draws")
+    return living, count
