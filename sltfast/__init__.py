@@ -30,6 +30,7 @@ _LAZY = {
     "compute_llc_temperatures": "sltfast.estimators.temperatures",
     "wbic": "sltfast.estimators.wbic",
     "refined_llc": "sltfast.estimators.refined",
+    "write_report": "sltfast.report.page",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
     from sltfast.estimators.wbic import wbic as wbic
+    from sltfast.report.page import write_report as write_report
     from sltfast.restricted import sample_restrictions as sample_restrictions
     from sltfast.restriction.masks import create_param_masks as create_param_masks
     from sltfast.restriction.masks import head_names as head_names

@@ -1,5 +1,5 @@
 """The subcommands: each module has SUMMARY, DESCRIPTION, EPILOG, add_arguments and run, and imports late."""
 
-from sltfast.commands import demo, doctor, llc, sweep
+from sltfast.commands import demo, doctor, llc, report, sweep
 
-SUBCOMMANDS = {"demo": demo, "llc": llc, "sweep": sweep, "doctor": doctor}
+SUBCOMMANDS = {"demo": demo, "llc": llc, "sweep": sweep, "report": report, "doctor": doctor}

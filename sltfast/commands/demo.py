@@ -127,9 +127,9 @@ def _advice(points: list[Point]) -> str:
 
 
 def _as_json(point: Point) -> dict[str, object]:
-    from sltfast.commands import report
+    from sltfast.commands import estimate
 
-    return report.as_json(point.result, {"step": point.step, "train_loss": point.loss})
+    return estimate.as_json(point.result, {"step": point.step, "train_loss": point.loss})
 
 
 @contextlib.contextmanager

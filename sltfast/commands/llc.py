@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
         from sltfast import plotting
 
         plotting.save(plotting.plot_trace(result), settings["figure"])
-    from sltfast.commands import report
+    from sltfast.commands import estimate
 
     if settings["json"]:
-        print(json.dumps(report.as_json(result, facts), indent=2, ensure_ascii=False))
+        print(json.dumps(estimate.as_json(result, facts), indent=2, ensure_ascii=False))
     else:
-        print(report.as_text(result, facts))
+        print(estimate.as_text(result, facts))
     return 0
 
 

@@ -1,89 +1,53 @@
-"""An estimate as a person reads it, and as a program does."""
+"""`sltfast report RUN`: runs and what was estimated from them as one HTML page."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import argparse
+from pathlib import Path
 
-import numpy as np
+SUMMARY = "write one self-contained HTML page about runs and results"
+DESCRIPTION = """\
+Write one HTML page that holds all it shows and loads nothing from anywhere: λ̂ with
+errors and verdicts, loss traces, susceptibilities by data set and by token, the
+plane of responses, influences and nearest neighbours, and how it was all made; each
+where its data are there.
 
-from sltfast.tables import number, plus_minus, table
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-SCALARS = ("llc_mean", "llc_se", "llc_mcse", "llc_std", "rhat", "ess", "init_loss")
-SETTINGS = (
-    "lr",
-    "n_beta",
-    "localization",
-    "num_chains",
-    "num_draws",
-    "num_burnin_steps",
-    "num_steps_bw_draws",
-    "batch_size",
-    "sampling_method",
-    "init_seed",
-)
+RUN  a run or a result on disk (.zarr), or a folder that holds several"""
+EPILOG = """\
+examples:
+  sltfast report run.zarr
+  sltfast report runs/ --tokenizer ./model -o report.html
+  sltfast report llm.susceptibilities.zarr --tokenizer bytes"""
 
 
-def as_text(result: xr.Dataset, facts: Mapping[str, Any]) -> str:
-    """The estimate, its settings, the chains and the verdict."""
-    attrs = result.attrs
-    mean, se = float(result["llc_mean"]), float(result["llc_se"])
-    low, high = mean - 1.96 * se, mean + 1.96 * se
-    lines = [
-        f"λ̂ = {plus_minus(mean, se)}   (± 1 standard error; 95 % interval {number(low)} to {number(high)})",
-        f"R̂ {float(result['rhat']):.3f}   ESS {float(result['ess']):.0f}   L(w*) {float(result['init_loss']):.4f} nats",
-        "",
-        f"model     {facts['model']}",
-        f"data      {facts['rows']} rows of {facts['context']} tokens",
-        f"sampling  {attrs.get('sampling_method', '')}  ε {attrs['lr']:g}  nβ {attrs['n_beta']:g}  "
-        f"γ {attrs.get('localization', 0.0):g}  batch {attrs.get('batch_size', '')}",
-        "",
-        _chains(result),
-        "",
-        f"verdict   {attrs['verdict']}: {attrs['advice']}",
-        f"time      {facts['seconds']:g} s",
-    ]
-    lines += [f"{name:<9} {facts[key]}" for name, key in _FILES.items() if facts.get(key)]
-    return "\n".join(lines)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("run", metavar="RUN", help="a .zarr store, or a folder of them")
+    parser.add_argument("-o", "--output", metavar="FILE.html", help="the page (default: report.html beside or in RUN)")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="TEXT",
+        help="'bytes', a directory, GGUF file or hub name (default: numbers are shown)",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="heading of the page (default: the name of RUN)")
+    parser.add_argument(
+        "--umap",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="embed the tokens with UMAP too, where umap-learn is installed",
+    )
 
 
-_FILES = {"draws": "output_path", "figure": "figure"}
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page and say where it is."""
+    from sltfast.report.page import write_report
+
+    output = arguments.output or default_output(Path(arguments.run))
+    written = write_report(arguments.run, output, arguments.tokenizer, title=arguments.title, umap=arguments.umap)
+    print(f"written: {written} ({written.stat().st_size / 1e6:.1f} MB)")
+    return 0
 
 
-def as_json(result: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The estimate, its settings and its diagnostics as plain values; null where a number is not finite."""
-    chains = {
-        "llc_per_chain": [plain(value) for value in result["llc_per_chain"].values],
-        "alive": [bool(value) for value in result["alive"].values],
-        "death_step": [int(value) for value in result["death_step"].values],
-    }
-    return {
-        **{name: plain(result[name]) for name in SCALARS},
-        **chains,
-        "verdict": result.attrs["verdict"],
-        "advice": result.attrs["advice"],
-        "settings": {name: result.attrs[name] for name in SETTINGS if name in result.attrs},
-        **facts,
-    }
-
-
-def _chains(result: xr.Dataset) -> str:
-    burnin = int(result.attrs.get("num_burnin_steps", 0))
-    rows = []
-    for chain, value in enumerate(result["llc_per_chain"].values):
-        died = int(result["death_step"].values[chain])
-        trace = np.asarray(result["excess_trace"].values[chain], float)[burnin:]
-        seen = trace[np.isfinite(trace)]
-        excess = number(float(seen.mean())) if seen.size else "–"
-        rows.append([str(chain), number(float(value)), excess, "alive" if died < 0 else f"died at step {died}"])
-    return table(["chain", "λ̂", "excess loss", "state"], rows)
-
-
-def plain(value: Any) -> float | None:
-    """A number as JSON has it: None where it is not finite."""
-    found = float(value)
-    return found if math.isfinite(found) else None
+def default_output(run: Path) -> Path:
+    """``report.html`` in a folder of runs, ``NAME.html`` beside a single one."""
+    return run.with_name(f"{run.stem}.html") if run.suffix == ".zarr" else run / "report.html"

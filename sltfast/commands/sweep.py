@@ -123,7 +123,7 @@ def _as_text(result: xr.Dataset, facts: dict[str, Any]) -> str:
 
 
 def _as_json(result: xr.Dataset, facts: dict[str, Any]) -> dict[str, Any]:
-    from sltfast.commands.report import plain
+    from sltfast.commands.estimate import plain
 
     cells = [
         {

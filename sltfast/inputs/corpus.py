@@ -21,6 +21,12 @@ def encode_bytes(text: str) -> list[int]:
     return list(text.encode("utf-8"))
 
 
+def piece_of_byte(token: int) -> str:
+    r"""The character of a byte, or its escape (``\xc3``) where a byte is none by itself."""
+    text = chr(token)
+    return text if token < 128 and (text.isprintable() or text in "\n\t") else f"\\x{token:02x}"
+
+
 def tokens_of(documents: Iterable[str], encode: Encode, separator: int | None) -> Iterator[list[int]]:
     """Token ids of each document, the separator after each."""
     ending = [] if separator is None else [separator]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sltfast.extras import require
-from sltfast.inputs.corpus import BYTES, SEPARATOR_BYTE, Encode, encode_bytes
+from sltfast.inputs.corpus import BYTES, SEPARATOR_BYTE, Encode, encode_bytes, piece_of_byte
 
 DTYPES = {
     "float32": torch.float32,
@@ -51,11 +51,13 @@ class Tokens:
         encode: text → ids, without special tokens.
         separator: id that ends a document, or None.
         name: for messages.
+        piece: id → its text.
     """
 
     encode: Encode
     separator: int | None
     name: str
+    piece: Callable[[int], str]
 
 
 def locate(model: str) -> Location:
@@ -137,7 +139,7 @@ def load_tokens(tokenizer: str | None, model: str, *, revision: str | None = Non
         FileNotFoundError: there is no such tokenizer; the message names the mend.
     """
     if tokenizer == "bytes":
-        return Tokens(encode_bytes, SEPARATOR_BYTE, f"UTF-8 bytes (vocabulary {BYTES})")
+        return Tokens(encode_bytes, SEPARATOR_BYTE, f"UTF-8 bytes (vocabulary {BYTES})", piece_of_byte)
     transformers = require("transformers", extra="hf", purpose="to load a tokenizer")
     location = locate(tokenizer or model)
     mend = "--tokenizer bytes reads UTF-8 bytes, --tokenizer PATH another tokenizer"
@@ -155,7 +157,11 @@ def load_tokens(tokenizer: str | None, model: str, *, revision: str | None = Non
         ids: list[int] = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    return Tokens(encode, loaded.eos_token_id, type(loaded).__name__)
+    def piece(token: int) -> str:
+        text: str = loaded.decode([token], clean_up_tokenization_spaces=False)
+        return text
+
+    return Tokens(encode, loaded.eos_token_id, type(loaded).__name__, piece)
 
 
 def context_of(model: nn.Module, context: int | None) -> int:

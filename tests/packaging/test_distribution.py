@@ -46,7 +46,8 @@ def test_the_wheel_holds_the_kernels_and_the_type_marker(installed: Path) -> Non
 
 def test_the_wheel_holds_every_module_and_nothing_beside_the_package(installed: Path) -> None:
     files = wheel_files(installed)
-    written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sltfast").rglob("*.py")}
+    suffixes = ("*.py", "*.html", "*.css", "*.js")
+    written = {path.relative_to(ROOT).as_posix() for suffix in suffixes for path in (ROOT / "sltfast").rglob(suffix)}
     assert written <= files
     tops = {name.split("/")[0] for name in files if not name.startswith("..")}
     assert {top for top in tops if not top.startswith("sltfast")} <= {"bin"}

@@ -9,6 +9,8 @@ from checkout import ROOT, project, source_files
 
 from sltfast.extras import MissingExtra, require
 
+DISTRIBUTIONS = {"umap": "umap_learn", "sklearn": "scikit_learn"}  # where it is not named after its module
+
 
 def test_a_missing_package_names_its_extra() -> None:
     with pytest.raises(MissingExtra, match=r"no_such_package is needed to dream .* pip install 'sltfast\[plots\]'"):
@@ -41,7 +43,8 @@ def required_in(path: Path) -> list[tuple[str, str]]:
         extras = [keyword.value for keyword in call.keywords if keyword.arg == "extra"]
         if name == "require" and extras and isinstance(call.args[0], ast.Constant):
             assert isinstance(extras[0], ast.Constant)
-            found.append((str(call.args[0].value).partition(".")[0], str(extras[0].value)))
+            package = str(call.args[0].value).partition(".")[0]
+            found.append((DISTRIBUTIONS.get(package, package), str(extras[0].value)))
     return found
 
 

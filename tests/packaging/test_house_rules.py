@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT, source_files
 
-CODE = source_files(".py", ".cpp", ".h", ".cu", ".cuh")
+CODE = source_files(".py", ".cpp", ".h", ".cu", ".cuh", ".html", ".css", ".js")
 FORBIDDEN_NAMES = ("util", "utils", "helper", "helpers", "misc", "common", "stuff")
 # spelled in two halves, so that this file keeps the rule it states
 FORBIDDEN_WORDS = (

@@ -1,0 +1,2 @@
+// every part is there: paint it in the colours of the theme
+applyTheme();
