@@ -7,18 +7,23 @@ Example:
     found.rhat, found.ess_bulk, found.tau, found.se
     found.suggested_steps(steps_between=1)            # num_steps_bw_draws for nearly independent draws
     diagnostics.autocorrelation(trace, max_lag=50)    # [51, …]
+
+    diagnostics.diagnose(samples)                     # of a run: its loss and every observable, with a verdict on each
 """
 
 from sltfast.diagnostics.autocorrelation import autocorrelation, suggested_steps
+from sltfast.diagnostics.diagnose import diagnose
 from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
 from sltfast.diagnostics.trace import TraceDiagnostics, trace_diagnostics
-from sltfast.diagnostics.verdict import Verdict, verdict
+from sltfast.diagnostics.verdict import Reading, Verdict, verdict
 
 __all__ = [
     "MeanEstimate",
+    "Reading",
     "TraceDiagnostics",
     "Verdict",
     "autocorrelation",
+    "diagnose",
     "mean_estimate",
     "suggested_steps",
     "trace_diagnostics",

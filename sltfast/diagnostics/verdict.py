@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sltfast.diagnostics.autocorrelation import suggested_steps
 from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
 from sltfast.diagnostics.trace import trace_diagnostics
 
@@ -29,26 +30,41 @@ class Verdict(NamedTuple):
     drift: float = math.nan
 
 
-def verdict(excess: np.ndarray, *, dead: int, burnin: int, estimate: MeanEstimate | None = None) -> Verdict:
+class Reading(NamedTuple):
+    """What a trace is of: what the advice on it depends on.
+
+    spacing: steps from one entry to the next.  between: the run's ``num_steps_bw_draws``.  burnin: its burn-in.
+    sampled: it is the loss that the chains sample, so that w* should be a minimum of it.
+    """
+
+    burnin: int = 0
+    spacing: int = 1
+    between: int = 1
+    sampled: bool = True
+
+
+def verdict(excess: np.ndarray, *, dead: int, reading: Reading, estimate: MeanEstimate | None = None) -> Verdict:
     """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
 
     Diverged: a chain died, or the last third's mean is over ten times all that the first third saw. Drifting: a mean
     below zero by more than two standard errors, a first and a last third that differ by more than 3 standard errors and
     a tenth of the mean, or R̂ above 1.1. Else converged. ``estimate`` is the trace's, where it is known already.
+    The loss of an observable may well fall below its value at w*, and is judged by the rest.
     """
     few = excess.shape[1] < FEWEST_STEPS
-    judged = _few(excess) if few else _judged(excess, burnin, estimate or mean_estimate(excess))
+    judged = _few(excess, reading) if few else _judged(excess, reading, estimate or mean_estimate(excess))
     if dead:
         advice = f"{dead} chain(s) met NaN or infinity: lower lr first, then n_beta or localization"
         return Verdict("diverged", advice, judged.drift)
     return judged
 
 
-def _few(excess: np.ndarray) -> Verdict:
-    return Verdict("drifting", f"{excess.shape[1]} steps are too few to judge: raise num_draws")
+def _few(excess: np.ndarray, reading: Reading) -> Verdict:
+    unit = "steps" if reading.sampled else "draws"
+    return Verdict("drifting", f"{excess.shape[1]} {unit} are too few to judge: raise num_draws")
 
 
-def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
+def _judged(excess: np.ndarray, reading: Reading, estimate: MeanEstimate) -> Verdict:
     third = excess.shape[1] // 3
     first, last = excess[:, :third], excess[:, -third:]
     change = float(last.mean() - first.mean())
@@ -56,7 +72,7 @@ def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
     drift = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
     if abs(float(last.mean())) > RUNAWAY * float(np.abs(first).max()) > 0:
         return Verdict("diverged", _runaway_advice(change), drift)
-    if estimate.mean < -2 * estimate.se:
+    if reading.sampled and estimate.mean < -2 * estimate.se:
         return Verdict(
             "drifting",
             "the chains find lower loss than w*, so w* is no minimum of it: train further, or raise localization to "
@@ -64,7 +80,7 @@ def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
             drift,
         )
     if abs(change) > DRIFT_Z * error and abs(change) > DRIFT_SHARE * abs(estimate.mean):
-        return Verdict("drifting", _drift_advice(change, burnin), drift)
+        return Verdict("drifting", _drift_advice(change, reading.burnin), drift)
     if estimate.rhat > RHAT_LIMIT:
         return Verdict(
             "drifting",
@@ -73,9 +89,19 @@ def _judged(excess: np.ndarray, burnin: int, estimate: MeanEstimate) -> Verdict:
             drift,
         )
     if estimate.ess < FEW_EFFECTIVE_DRAWS:
-        advice = f"only {estimate.ess:.0f} effective draws: raise num_draws for a smaller error"
-        return Verdict("converged", advice, drift)
+        return Verdict("converged", _few_effective_advice(reading, estimate), drift)
     return Verdict("converged", "no change needed", drift)
+
+
+def _few_effective_advice(reading: Reading, estimate: MeanEstimate) -> str:
+    said = f"only {estimate.ess:.0f} effective draws"
+    steps = float(suggested_steps(estimate.tau, reading.spacing))
+    if not steps > reading.between:  # NaN where the trace is constant
+        return f"{said}: raise num_draws for a smaller error"
+    return (
+        f"{said} (autocorrelation time {estimate.tau * reading.spacing:.3g} steps): raise num_draws for a smaller "
+        f"error, or num_steps_bw_draws to {steps:.0f}, at which draws are nearly independent"
+    )
 
 
 def _runaway_advice(change: float) -> str:

@@ -43,7 +43,7 @@ def _of_the_dead(samples: Any, init_loss: InitLoss) -> xr.Dataset:
     judged = Verdict("diverged", NO_CHAIN_LEFT)
     for name in ("llc_mean", "llc_std", "llc_per_chain", "llc_scalar", "llc_se", "llc_mcse", "llc_ci"):
         found[name] = found[name] * math.nan
-    for name in ("rhat", "ess", "drift"):
+    for name in ("rhat", "ess", "tau", "suggested_steps_bw_draws", "drift"):
         found[name] = math.nan
     found["loss_trace"] = (("chain", "step"), np.asarray(root["loss"].values, np.float64))
     found["excess_trace"] = found["loss_trace"] - np.asarray(root["init_loss_trace"].values, np.float64)

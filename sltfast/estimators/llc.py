@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from sltfast.diagnostics import mean_estimate, verdict
+from sltfast.diagnostics import Reading, mean_estimate, suggested_steps, verdict
 from sltfast.errors import AllChainsDied
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     Returns:
         ``xr.Dataset``: ``llc_mean``, ``llc_std`` (over chains, ddof 0 as in devinterp), ``llc_per_chain`` (chain; NaN
         where it died), ``llc_se`` = max(``llc_mcse``, between-chain), ``llc_mcse``, ``llc_ci`` (bound: λ̂ ∓ 1.96·SE),
-        ``rhat``, ``ess``, ``drift`` (the last third less the first, in standard errors), ``loss_trace``,
+        ``rhat``, ``ess``, ``tau`` (autocorrelation time in steps), ``suggested_steps_bw_draws`` (at which draws are
+        nearly independent), ``drift`` (the last third less the first, in standard errors), ``loss_trace``,
         ``excess_trace`` (chain, step; nats per item, burn-in included), ``init_loss``, ``alive``, ``death_step``. λ̂ is
         dimensionless. R̂, ESS, drift and the verdict are of the paired trace, whatever ``init_loss``; SE then joins the
         error of the level. attrs: ``verdict`` ("converged", "drifting" or "diverged"), ``advice``,
@@ -140,7 +141,7 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     judged = verdict(
         judged_part,
         dead=int((death >= 0).sum()),
-        burnin=burnin,
+        reading=Reading(burnin=burnin, between=int(sampler.get("num_steps_bw_draws", 1))),
         estimate=estimate if judged_part.shape == kept.shape else None,
     )
     if n_beta == 0.0:
@@ -155,6 +156,8 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
         "llc_ci": ("bound", np.array([mean - 1.96 * error, mean + 1.96 * error])),
         "rhat": estimate.rhat,
         "ess": estimate.ess,
+        "tau": estimate.tau,
+        "suggested_steps_bw_draws": float(suggested_steps(estimate.tau)),
         "drift": judged.drift,
         "loss_trace": (("chain", "step"), loss),
         "excess_trace": (("chain", "step"), excess),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from autoregressive import ar1
 
-from sltfast.diagnostics import mean_estimate, verdict
+from sltfast.diagnostics import Reading, mean_estimate, suggested_steps, verdict
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
@@ -71,10 +71,31 @@ def test_bad_traces_are_refused(trace):
 def test_verdicts_name_the_knob(trace, word, says):
     import re
 
-    judged = verdict(trace, dead=0, burnin=0)
+    judged = verdict(trace, dead=0, reading=Reading())
     assert re.fullmatch(word, judged.word), judged
     assert re.search(says, judged.advice), judged
 
 
 def test_a_dead_chain_is_divergence():
-    assert verdict(ar1(0.0, draws=50), dead=1, burnin=0).word == "diverged"
+    assert verdict(ar1(0.0, draws=50), dead=1, reading=Reading()).word == "diverged"
+
+
+def test_few_effective_draws_are_met_with_more_steps_between_them():
+    slow = 2 + 0.01 * ar1(0.9, draws=200)
+    assert mean_estimate(slow).ess < 100
+    advice = verdict(slow, dead=0, reading=Reading()).advice
+    steps = int(suggested_steps(mean_estimate(slow).tau))
+    assert f"num_steps_bw_draws to {steps}," in advice
+    assert "num_draws" in advice
+    # the run's draws are that far apart already; and an observable's trace counts draws
+    assert "num_steps_bw_draws" not in verdict(slow, dead=0, reading=Reading(between=steps)).advice
+    apart = Reading(spacing=5, between=5, sampled=False)
+    of_draws = int(suggested_steps(mean_estimate(slow).tau, 5))
+    assert f"num_steps_bw_draws to {of_draws}," in verdict(slow, dead=0, reading=apart).advice
+
+
+def test_an_observable_may_gain_where_the_sampled_loss_may_not():
+    below = -2 + ar1(0.0, draws=300)
+    assert verdict(below, dead=0, reading=Reading()).word == "drifting"
+    assert verdict(below, dead=0, reading=Reading(sampled=False)).word == "converged"
+    assert "8 draws are too few" in verdict(below[:, :8], dead=0, reading=Reading(sampled=False)).advice
