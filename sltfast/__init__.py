@@ -31,6 +31,7 @@ _LAZY = {
     "wbic": "sltfast.estimators.wbic",
     "refined_llc": "sltfast.estimators.refined",
     "write_report": "sltfast.report.page",
+    "damped_influence": "sltfast.estimators.influence.damped",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.bif.compute import compute_bif as compute_bif
     from sltfast.estimators.bif.run import bif as bif
+    from sltfast.estimators.influence.damped import damped_influence as damped_influence
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
     from sltfast.estimators.refined import refined_llc as refined_llc
