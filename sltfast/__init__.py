@@ -30,11 +30,14 @@ _LAZY = {
     "compute_llc_temperatures": "sltfast.estimators.temperatures",
     "wbic": "sltfast.estimators.wbic",
     "refined_llc": "sltfast.estimators.refined",
+    "weight_covariance": "sltfast.estimators.weight_covariance",
+    "compute_weight_covariance": "sltfast.estimators.weight_covariance",
     "write_report": "sltfast.report.page",
     "damped_influence": "sltfast.estimators.influence.damped",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
+    "analysis": "sltfast.analysis",
     "diagnostics": "sltfast.diagnostics",
     "ops": "sltfast.ops",
     "per_sample": "sltfast.per_sample",
@@ -44,6 +47,7 @@ _LAZY = {
 __all__ = [*_LAZY]
 
 if TYPE_CHECKING:
+    from sltfast import analysis as analysis
     from sltfast import diagnostics as diagnostics
     from sltfast import ops as ops
     from sltfast import per_sample as per_sample
@@ -62,6 +66,8 @@ if TYPE_CHECKING:
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
     from sltfast.estimators.wbic import wbic as wbic
+    from sltfast.estimators.weight_covariance import compute_weight_covariance as compute_weight_covariance
+    from sltfast.estimators.weight_covariance import weight_covariance as weight_covariance
     from sltfast.report.page import write_report as write_report
     from sltfast.restricted import sample_restrictions as sample_restrictions
     from sltfast.restriction.masks import create_param_masks as create_param_masks

@@ -4,10 +4,11 @@ Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_c
 `monomial_learning_coefficient`, `separable_learning_coefficient`. λ̂ at finite nβ and γ: `quadratic_llc`,
 `quadrature_llc`. λ̂ of SGLD at a finite step ε and batch size: `quadratic_llc_sgld`, `quadrature_llc_sgld`,
 `LinearRegression`, and the largest step `sgld_stability_limit`; with momentum, `quadratic_llc_sghmc`,
-`quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to.
+`quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to. Covariance of the weights
+under SGLD: `quadratic_covariance_sgld`.
 """
 
-from .gaussian import quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
+from .gaussian import quadratic_covariance_sgld, quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
 from .learning_coefficients import (
     dln_learning_coefficient,
     monomial_learning_coefficient,
@@ -22,6 +23,7 @@ __all__ = [
     "LinearRegression",
     "dln_learning_coefficient",
     "monomial_learning_coefficient",
+    "quadratic_covariance_sgld",
     "quadratic_llc",
     "quadratic_llc_sghmc",
     "quadratic_llc_sgld",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import above_zero, at_least_zero, curvatures
 
-__all__ = ["quadratic_llc", "quadratic_llc_sgld", "sgld_stability_limit"]
+__all__ = ["quadratic_covariance_sgld", "quadratic_llc", "quadratic_llc_sgld", "sgld_stability_limit"]
 
 
 def quadratic_llc(h: ArrayLike, n_beta: float, localization: float = 0.0) -> float:
@@ -142,6 +142,41 @@ def quadratic_llc_sgld(
     else:
         spread, leak = reshuffled_moments(a, step, n_beta, sigma, noise, batches_per_epoch)
     return float(np.sum(0.5 * curved * (spread + shift**2) + n_beta * leak))
+
+
+def quadratic_covariance_sgld(
+    hessian: ArrayLike, n_beta: float, localization: float = 0.0, lr: float = 1e-4
+) -> NDArray[np.float64]:
+    """Stationary covariance of w − w* of full-batch SGLD at step ε on L = ½ (w − w*)ᵀ H (w − w*), exactly.
+
+        Cov = A⁻¹ (1 − ε A/4)⁻¹,  A = nβ H + γ,
+
+    the solution of Σ = (1 − ε A/2) Σ (1 − ε A/2) + ε; its limit ε → 0 is the posterior's own (nβ H + γ)⁻¹.
+
+    Args:
+        hessian: [d, d] symmetric, positive semidefinite.
+        n_beta: nβ >= 0.
+        localization: γ >= 0.
+        lr: ε > 0, below `sgld_stability_limit`.
+
+    Returns:
+        [d, d] covariance.
+
+    Raises:
+        ValueError: a bad argument, a matrix that is not square and symmetric, a direction without a stationary law.
+    """
+    h = np.asarray(hessian, dtype=np.float64)
+    if h.ndim != 2 or h.shape[0] != h.shape[1] or not np.allclose(h, h.T, rtol=1e-10, atol=0):
+        raise ValueError(f"hessian must be a symmetric matrix [d, d], got shape {h.shape}")
+    gamma, step = at_least_zero("localization", localization), above_zero("lr", lr)
+    values, vectors = np.linalg.eigh(at_least_zero("n_beta", n_beta) * h)
+    a = values + gamma
+    if not np.all(a > 0) or step * np.max(a) >= 4.0:
+        raise ValueError(
+            f"n_beta * hessian + localization must have eigenvalues in (0, 4 / lr) = (0, {4 / step:g}), got "
+            f"{a.min():g} to {a.max():g}"
+        )
+    return (vectors / (a * (1 - step * a / 4))) @ vectors.T
 
 
 def reshuffled_moments(
