@@ -31,7 +31,7 @@ from sltfast.sampler.config import CELL_SETTINGS, SamplerConfig
 from sltfast.sampler.engines.build import EngineBuilder
 from sltfast.sampler.feed import PinnedCopies
 from sltfast.sampler.lanes import Cell
-from sltfast.sampler.memory import accumulator_bytes, copied_bytes, record_bytes
+from sltfast.sampler.memory import copied_bytes, lane_record_bytes, record_bytes
 from sltfast.sampler.plan import Plan, Planner
 from sltfast.sampler.precision import check_precision, compute_dtype, computing
 from sltfast.sampler.problem import Problem
@@ -103,6 +103,7 @@ def run_chains(
         with sizing.watched():
             shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
             no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
+        recording.check_sizes([len(one.rows) for one in seen], shapes.observable_positions)
         specs = layout(config, seen, shapes, recording, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
@@ -131,7 +132,7 @@ def run_chains(
             on_disk = any(place.path is not None for place in left)
             kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
             kept = {"model": copied_bytes(model, clone), **kept}
-            sizing.use(builder, seen, kept, accumulator_bytes(specs))
+            sizing.use(builder, seen, kept, lane_record_bytes(specs, on_disk=on_disk))
             planner = Planner(config, request, builder, sizing, no_logits)
             plan = planner.plan({cell: p.existing.plan for cell, p in enumerate(left) if p.existing.plan})
             for cell, place in enumerate(left):

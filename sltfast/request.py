@@ -16,7 +16,7 @@ from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
 
 RMSPROP = ("rmsprop_eps", "rmsprop_alpha")  # devinterp's other spelling of sampling_method_kwargs
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
-Record = Literal["traces", "moments"]
+Record = Literal["traces", "moments", "covariances"]
 
 
 @dataclass(frozen=True)

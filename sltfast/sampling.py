@@ -113,8 +113,8 @@ def sample(
         batches_per_draw: batches read of each observable at a draw.
         obs_seed: seed that picks their rows.
         record: what is kept of observables beside their mean losses: "traces", every loss at every draw, or "moments"
-            against those of the sampling task, by block of draws: what susceptibilities need, in memory that does not
-            grow with draws.
+            of each with the sampling task's, by block of draws: what susceptibilities need, in memory that does not
+            grow with draws; or "covariances" of all pairs of sequences, likewise: what Bayesian influence needs.
         sampling_task: the observable whose mean loss less its value at w* is φ; needed for moments.
         num_blocks: K, blocks of consecutive draws whose moments are kept apart, for errors by batch means: draw d is in
             block d·K // num_draws.
@@ -162,6 +162,11 @@ def sample(
         ``moment_phi``, ``moment_phi_m2`` (chain, block), draws, the mean of φ and Σ (φ − mean)²; and (chain, block,
         batch_<observable>, token_pos) ``moment_mean_<observable>``, the mean of y, ``moment_m2_<observable>``,
         Σ (y − mean)², ``moment_comoment_<observable>``, Σ (φ − mean)(y − mean).
+
+        With ``record="covariances"``, in place of ``loss_<observable>`` and for x_i = ℓ_i(w_t) − ℓ_i(w*), ℓ_i the
+        weighted mean loss of sequence i, of all observables in the order of their identifiers: ``moment_draws``,
+        ``moment_items_mean`` (chain, block, item) and ``moment_items_comoment`` (chain, block, item, item_T),
+        Σ (x_i − mean)(x_j − mean).
 
     Raises:
         ValueError, TypeError: an argument, data set, mask or weight that cannot be sampled, before the first step.

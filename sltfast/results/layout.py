@@ -14,6 +14,7 @@ from sltfast.sampler.transition import METRICS
 from sltfast.sampler.trial import Shapes
 
 CHUNK_ROWS = 50
+BLOCK_BYTES = 16 << 20  # of a chunk of blocks, whose rows may be large: no more than one row needs
 
 
 class ArraySpec(NamedTuple):
@@ -34,10 +35,14 @@ class ArraySpec(NamedTuple):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Zarr chunks: one chain, at most 50 rows, all of the rest."""
+        """Zarr chunks: one chain, at most 50 rows (of blocks: 16 MiB), all of the rest."""
         if not self.rows:
             return self.shape
-        return (1, min(CHUNK_ROWS, self.shape[1]), *self.shape[2:])
+        most = CHUNK_ROWS
+        if self.rows == "block":
+            row = int(np.prod(self.shape[2:])) * np.dtype(self.dtype).itemsize
+            most = max(1, min(CHUNK_ROWS, BLOCK_BYTES // max(1, row)))
+        return (1, min(most, self.shape[1]), *self.shape[2:])
 
 
 def layout(
@@ -122,13 +127,24 @@ def layout(
         if ids is not None:
             same = "token" if ids.shape[1] == tokens or not tokens else f"token_{observable.id}"
             specs.append(ArraySpec(f"input_ids_{observable.id}", (batch, same), tuple(ids.shape), "int64"))
-    if recording.record == "moments":
-        specs += [
-            ArraySpec(name, ("chain", "block"), (chains, recording.num_blocks), "float64", "block")
-            for name in ("moment_draws", "moment_phi", "moment_phi_m2")
-        ]
+    specs += _block_specs(recording, chains, sum(len(observable.rows) for observable in observables))
     if config.save_metrics:
         specs += [
             ArraySpec(f"metrics_{name}", ("chain", "step"), (chains, steps), "float32", "step") for name in METRICS
         ]
     return specs
+
+
+def _block_specs(recording: Recording, chains: int, items: int) -> list[ArraySpec]:
+    """Arrays of blocks that are not one observable's; ``items``: sequences of all observables."""
+    if recording.record == "traces":
+        return []
+    dims, shape = ("chain", "block"), (chains, recording.num_blocks)
+    draws = ArraySpec("moment_draws", dims, shape, "float64", "block")
+    if recording.record == "moments":
+        return [draws, *(ArraySpec(f"moment_{what}", dims, shape, "float64", "block") for what in ("phi", "phi_m2"))]
+    return [
+        draws,
+        ArraySpec("moment_items_mean", (*dims, "item"), (*shape, items), "float64", "block"),
+        ArraySpec("moment_items_comoment", (*dims, "item", "item_T"), (*shape, items, items), "float64", "block"),
+    ]

@@ -14,7 +14,7 @@ from sltfast.data import leaves
 from sltfast.observables import Observable
 from sltfast.ops.langevin_arguments import MOMENTUM_METHODS, RMSPROP_METHODS
 from sltfast.restriction import Restriction
-from sltfast.results.layout import CHUNK_ROWS, ArraySpec
+from sltfast.results.layout import ArraySpec
 from sltfast.results.writer import QUEUED_BYTES
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.recorder import FLUSH_BYTES, FLUSH_STEPS
@@ -90,7 +90,7 @@ def activations_at_most(model: nn.Module, row: Any, rows: int) -> int:
 def record_bytes(
     config: SamplerConfig, specs: Sequence[ArraySpec], observables: Sequence[Observable], *, runs: int, on_disk: bool
 ) -> dict[str, int]:
-    """What results and their way there hold, and the data of observables.
+    """What results and their way there hold, and the data of observables, whichever pass is in flight.
 
     Args:
         config: the run's.
@@ -99,8 +99,8 @@ def record_bytes(
         runs: how many are recorded.
         on_disk: whether they are written as they grow, or kept.
     """
-    arrays = sum(_bytes(spec, whole=not on_disk) for spec in specs) * runs
-    step = sum(_row_bytes(spec) for spec in specs if spec.rows)
+    arrays = sum(_bytes(spec) for spec in specs if not (on_disk and spec.rows)) * runs
+    step = sum(_row_bytes(spec) for spec in specs if spec.rows in ("step", "draw"))
     step *= config.num_chains * runs
     buffered = min(FLUSH_BYTES + step, min(FLUSH_STEPS, config.num_steps) * step)
     queued = min(QUEUED_BYTES + buffered, config.num_steps * step) if on_disk else 0
@@ -112,13 +112,22 @@ def record_bytes(
     }
 
 
-def accumulator_bytes(specs: Sequence[ArraySpec]) -> int:
-    """What each lane holds of the present block's moments, and of the draw that ``ops.comoment_`` centres: of one
-    observable at a time, in float64 and beside the product's other row.
+def lane_record_bytes(specs: Sequence[ArraySpec], *, on_disk: bool) -> int:
+    """What each lane of a pass holds of its records.
+
+    Moments of the present block, those of the last one on their way (a row, and what it is stacked into), and the draw
+    that ``ops.comoment_`` centres, in float64 and beside the product's other row; on disk, the rows that wait for their
+    chunks to fill.
+
+    Args:
+        specs: the arrays of each run.
+        on_disk: whether they are written as they grow.
     """
-    blocks = [spec for spec in specs if spec.rows == "block"]
-    centred = max((_row_bytes(spec) for spec in blocks if spec.name.startswith("moment_mean_")), default=0)
-    return sum(_row_bytes(spec) for spec in blocks) + 2 * centred
+    moments = sum(_row_bytes(spec) for spec in specs if spec.rows == "block")
+    of_tokens = max((_row_bytes(spec) for spec in specs if spec.name.startswith("moment_mean_")), default=0)
+    of_items = max((_row_bytes(spec) for spec in specs if spec.name == "moment_items_mean"), default=0)
+    staged = sum(spec.chunks[1] * _row_bytes(spec) for spec in specs if spec.rows) if on_disk else 0
+    return 3 * moments + 2 * of_tokens + 3 * of_items + staged  # of items M2 is kept too, the co-moment's diagonal
 
 
 def _row_bytes(spec: ArraySpec) -> int:
@@ -126,10 +135,8 @@ def _row_bytes(spec: ArraySpec) -> int:
     return int(np.prod(spec.shape[2:])) * np.dtype(spec.dtype).itemsize
 
 
-def _bytes(spec: ArraySpec, *, whole: bool) -> int:
-    shape = spec.shape[1:] if spec.shared and whole else spec.shape
-    if spec.rows and not whole:
-        shape = (shape[0], min(CHUNK_ROWS, shape[1]), *shape[2:])
+def _bytes(spec: ArraySpec) -> int:
+    shape = spec.shape[1:] if spec.shared else spec.shape
     return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
 
 

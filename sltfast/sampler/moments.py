@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sltfast.ops import Comoments, comoment_, comoments
@@ -105,6 +106,38 @@ class TokenMoments(BlockMoments):
         return rows
 
 
+class SequenceCovariances(BlockMoments):
+    """All pairs of sequences: x_i = ℓ_i(w_t) − ℓ_i(w*), ℓ_i the weighted mean loss of a sequence over its positions.
+
+    Sequences of all observables follow one another in the order of the observables' identifiers; one without weight has
+    NaN moments, and so has every pair with it.
+    """
+
+    def _empty(self) -> dict[str, Comoments]:
+        levels = _items(self.at_start)
+        return {"items": comoments(self.lanes, levels.shape[1], device=levels.device)}
+
+    def _join(self, draw: Draw) -> None:
+        comoment_(self.states["items"], _items(draw.losses)[:, None])
+
+    def _rows(self) -> dict[str, Tensor]:
+        state = self.states["items"]
+        assert state.block is not None
+        return {
+            "moment_draws": state.draws.clone(),
+            "moment_items_mean": state.mean_x - _items(self.at_start),
+            "moment_items_comoment": state.block.clone(),
+        }
+
+
+def _items(losses: Mapping[str, Observed]) -> Tensor:
+    """[L, N] float64 mean losses of all sequences."""
+    return torch.cat([losses[name].row_means() for name in sorted(losses)], dim=1)
+
+
 def block_moments_of(recording: Recording, at_start: Mapping[str, Observed], lanes: int) -> BlockMoments | None:
     """What accumulates the moments that a run records, None where it records traces."""
-    return None if recording.record == "traces" else TokenMoments(recording, at_start, lanes)
+    if recording.record == "traces":
+        return None
+    kind = TokenMoments if recording.record == "moments" else SequenceCovariances
+    return kind(recording, at_start, lanes)

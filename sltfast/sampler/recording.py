@@ -19,7 +19,7 @@ class Recording:
     """Draw d belongs to block d·K // D: K blocks of D draws, whose lengths differ by one at most.
 
     Attributes:
-        record: "traces" or "moments".
+        record: "traces", "moments" of every token with the sampling task, or "covariances" of sequences.
         task: the sampling task's identifier, "" without one.
         num_blocks: K.
         config: of the sampler.
@@ -56,6 +56,28 @@ class Recording:
             raise ValueError(f"sampling_task {task!r} is none of the observables {names}: {mend}")
         own = "" if task is None else observables[names.index(task)].id
         return cls(record, own, blocks, config)
+
+    def check_sizes(self, rows: Sequence[int], positions: Sequence[int]) -> None:
+        """Refuse covariances that would be larger than the traces they stand for.
+
+        Args:
+            rows: sequences of each observable.
+            positions: losses of each sequence, by observable.
+
+        Raises:
+            ValueError: they would be; the message says both sizes.
+        """
+        if self.record != "covariances":
+            return
+        items, draws = sum(rows), self.config.num_draws
+        covariances = 8 * self.num_blocks * items * (items + 1)
+        traces = 4 * draws * sum(count * width for count, width in zip(rows, positions, strict=True))
+        if covariances > traces:
+            raise ValueError(
+                f"record='covariances' of {items} sequences in {self.num_blocks} blocks would keep {covariances:,} "
+                f"bytes a chain, the traces of {draws} draws {traces:,}: give record='traces', fewer blocks, or at "
+                f"least {-(-covariances * draws // traces)} draws"
+            )
 
     def block_of(self, draw: int) -> int:
         """The block that a draw belongs to."""

@@ -31,19 +31,19 @@ MATTERS = 8  # what may take less than this part of the budget is not measured
 
 
 class PassBytes(NamedTuple):
-    """Expected peak of a pass: its weights, the moments that it accumulates, and the rest of a step at its height,
-    measured or bounded.
+    """Expected peak of a pass: its weights, what its lanes hold of their records, and the rest of a step at its
+    height, measured or bounded.
     """
 
     weights: Weights
-    accumulators: int
+    records: int
     rest: int
     measured: bool
 
     @property
     def state(self) -> int:
         """What is held between steps."""
-        return self.weights.state + self.accumulators
+        return self.weights.state + self.records
 
     @property
     def step(self) -> int:
@@ -103,7 +103,7 @@ class Sizing:
         self, builder: EngineBuilder, observables: Sequence[Observable], kept: Mapping[str, int], lane_bytes: int
     ) -> None:
         """Take what is only known after the first forward: engines, observables, bytes kept by part, and bytes that
-        each lane of a pass accumulates.
+        each lane of a pass holds of its records.
         """
         self.builder, self.observables, self.kept, self.lane_bytes = builder, observables, dict(kept), lane_bytes
 
@@ -120,14 +120,14 @@ class Sizing:
         read_as = {name: parameter.dtype for name, parameter in self.builder.clone.named_parameters()}
         weights = weight_bytes(restrictions, read_as, chains, self.config.method)
         lanes = chains * len(cells)
-        accumulators = self.lane_bytes * lanes
+        records = self.lane_bytes * lanes
         if self._live is None or not engine:
-            return PassBytes(weights, accumulators, self.at_most * lanes if engine else 0, False)
+            return PassBytes(weights, records, self.at_most * lanes if engine else 0, False)
         key = (tuple(cells), engine)
         if key not in self._rest:
             self._rest[key] = self._measure(key[0], engine)
         shared, each = self._rest[key]
-        return PassBytes(weights, accumulators, int(shared + each * chains), True)
+        return PassBytes(weights, records, int(shared + each * chains), True)
 
     def _measure(self, cells: tuple[int, ...], engine: str) -> tuple[float, float]:
         """(a, b): a step of c chains needs a + b·c beside weights and gradients; from one chain and from two."""
@@ -272,7 +272,7 @@ class Sizing:
             "weights": sum(one.weights.weights for one in largest),
             "moments": sum(one.weights.moments for one in largest),
             "copies": sum(one.weights.copies for one in largest),
-            "accumulators": sum(one.accumulators for one in largest),
+            "lane_records": sum(one.records for one in largest),
             "gradients": step.weights.gradients,
             "activations": step.rest,
             "kept_activations": self._memo_bytes(memo.budget),

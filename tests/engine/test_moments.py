@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from models import ONES, Mlp, Quadratic, quadratic_loss, regression_data, regression_loss, tiny_neox, token_rows
+from stored_moments import EPSILON, assert_moments, assert_pairs, two_pass
 from torch import nn
 
 import sltfast
+from sltfast.results.layout import ArraySpec
 from sltfast.sampler import flight, recorder
 from sltfast.sampler.footprint import LiveBytes
 
@@ -17,44 +19,8 @@ SETTINGS = {
     "num_init_loss_batches": 0, "save_token_losses": False, "progress": False, "device": "cpu",
 }  # fmt: skip
 BLOCKS = 4
+COVARIANCES = {"record": "covariances", "num_blocks": 2, "num_draws": 60}  # of fewer draws the traces are smaller
 MOMENTS = {"record": "moments", "sampling_task": "task", "num_blocks": BLOCKS}
-EPSILON = 2.0**-52
-
-
-def two_pass(tree, task, names, blocks=BLOCKS):
-    """What ``record="moments"`` keeps, from stored traces in float64: draw d is in block d·K // D."""
-    phi = tree[f"mean_loss_{task}"].values - tree[f"init_mean_loss_{task}"].values  # [C, D]
-    chains, draws = phi.shape
-    found = {}
-    for block in range(blocks):
-        members = [d for d in range(draws) if d * blocks // draws == block]
-        part = phi[:, members]
-        apart = part - part.mean(1, keepdims=True)
-        kept = {"draws": np.full(chains, float(len(members))), "phi": part.mean(1), "phi_m2": (apart**2).sum(1)}
-        for name in names:
-            y = tree[f"loss_{name}"].values[:, members].astype(np.float64) - tree[f"init_loss_{name}"].values
-            off = y - y.mean(1, keepdims=True)
-            kept |= {f"mean_{name}": y.mean(1), f"m2_{name}": (off**2).sum(1)}
-            kept[f"comoment_{name}"] = (apart[..., None, None] * off).sum(1)
-        for name, values in kept.items():
-            found.setdefault(f"moment_{name}", []).append(values)
-    return {name: np.stack(values, axis=1) for name, values in found.items()}
-
-
-def assert_moments(tree, traces, task, names, blocks=BLOCKS):
-    """Both sides round in float64. A mean of n losses of size ℓ is off by e = (n + 3)·ε·ℓ; a centred value by as much,
-    and a sum of n products of values of root sum of squares S by (n + 3)·ε·S² + 2·√n·e·S + n·e².
-    """
-    expected = two_pass(traces, task, names, blocks)
-    size = max(float(np.nanmax(np.abs(traces[f"loss_{name}"].values))) for name in names)
-    squares = [np.nanmax(values) for name, values in expected.items() if "m2" in name]
-    n, spread = -(-traces.sizes["draw"] // blocks), float(np.sqrt(max(squares)))
-    of_mean = (n + 3) * EPSILON * size
-    of_sum = (n + 3) * EPSILON * spread**2 + 2 * np.sqrt(n) * of_mean * spread + n * of_mean**2
-    for name, values in expected.items():
-        bound = of_sum if "m2" in name or "comoment" in name else of_mean
-        np.testing.assert_allclose(tree[name].values, values, rtol=0, atol=bound, err_msg=name)
-    assert n == 1 or spread > 1e3 * of_mean  # the bounds tell apart what is compared
 
 
 def network(path=None, **changes):
@@ -67,7 +33,7 @@ def network(path=None, **changes):
 def test_moments_are_those_of_the_traces(engine):
     steps = {"engine": engine, "num_burnin_steps": 2, "num_steps_bw_draws": 2}
     traces, tree = network(**steps), network(**steps, **MOMENTS)
-    assert_moments(tree, traces, "task", ["task", "other"])
+    assert_moments(tree, traces, "task", ["task", "other"], BLOCKS)
     np.testing.assert_array_equal(tree["loss"], traces["loss"])
     for name in ("task", "other"):
         assert tree[f"moment_comoment_{name}"].dims == ("chain", "block", f"batch_{name}", "token_pos")
@@ -86,6 +52,14 @@ def test_one_block_and_a_block_a_draw(blocks):
     assert tree["moment_draws"].values.sum(1).tolist() == [11.0] * 3
 
 
+@pytest.mark.parametrize("engine", ["stacked", "sequential"])
+def test_covariances_are_those_of_the_traces(engine):
+    traces, tree = network(engine=engine, num_draws=60), network(engine=engine, **COVARIANCES)
+    assert_pairs(tree, traces, ["task", "other"], 2)
+    assert tree["moment_items_mean"].shape == (3, 2, 12)
+    assert not [name for name in tree.dataset.data_vars if name.startswith("loss_")]
+
+
 PADDED = {"input_ids": token_rows(), "attention_mask": torch.ones(24, 9, dtype=torch.long)}
 PADDED["attention_mask"][::3, 5:] = 0
 
@@ -94,7 +68,7 @@ def test_padding_has_no_moments():
     seen = {"task": (PADDED, 2), "a b": (token_rows(tokens=6, seed=4), 1)}
     traces = sltfast.sample(tiny_neox(), PADDED, seen, **SETTINGS)
     tree = sltfast.sample(tiny_neox(), PADDED, seen, **SETTINGS, **MOMENTS)
-    assert_moments(tree, traces, "task", ["task", "a_b"])
+    assert_moments(tree, traces, "task", ["task", "a_b"], BLOCKS)
     padding = np.isnan(tree["init_loss_task"].values)
     assert 0 < padding.sum() < padding.size
     for name in ("moment_mean_task", "moment_m2_task", "moment_comoment_task"):
@@ -110,8 +84,10 @@ def test_restrictions_that_share_a_pass_have_moments_of_their_own():
     given = (tiny_neox(), token_rows(), {"task": (token_rows(), 1), "b": (token_rows(seed=4), 2)}, names)
     traces = sltfast.sample_restrictions(*given, **SETTINGS)
     trees = sltfast.sample_restrictions(*given, **SETTINGS, **MOMENTS)
+    pairs = sltfast.sample_restrictions(*given, **{**SETTINGS, **COVARIANCES, "num_draws": 11})
     for name in names:
-        assert_moments(trees[name], traces[name], "task", ["task", "b"])
+        assert_moments(trees[name], traces[name], "task", ["task", "b"], BLOCKS)
+        assert_pairs(pairs[name], traces[name], ["task", "b"], 2)
     assert trees["h0"].attrs["sltfast"]["plan"]["restrictions_per_pass"] == 2
 
 
@@ -176,6 +152,23 @@ def test_weights_count_in_means():
         np.testing.assert_allclose(mean, expected, rtol=50 * EPSILON)  # sums of 40 positive numbers
 
 
+def test_a_sequence_without_weight_has_no_covariances():
+    data = regression_data()
+    seen = {"task": (data, 10)}
+    arguments = {**SETTINGS, "loss_fn": weighted}
+    traces = sltfast.sample(Mlp(), data, seen, **arguments | {"num_draws": 180})
+    tree = sltfast.sample(Mlp(), data, seen, **arguments | {**COVARIANCES, "num_blocks": 1, "num_draws": 180})
+    counts = np.isfinite(tree["init_loss_task"].values[:, 0])
+    assert 0 < counts.sum() < 40
+    both = np.broadcast_to(counts[:, None] & counts, (3, 1, 40, 40))
+    np.testing.assert_array_equal(np.isfinite(tree["moment_items_comoment"].values), both)
+    losses = traces["loss_task"].values[..., counts, 0].astype(np.float64)
+    off = losses - losses.mean(1, keepdims=True)
+    found = tree["moment_items_comoment"].values[both].reshape(3, counts.sum(), counts.sum())
+    # losses of size 1 to 10 that are kept in float32 and move by 0.1 to 1: rounding in float64 alone
+    np.testing.assert_allclose(found, np.einsum("cdi,cdj->cij", off, off), rtol=0, atol=2e4 * EPSILON)
+
+
 class Normalised(nn.Module):
     """Batch statistics in train mode: a row's loss depends on its batch."""
 
@@ -201,12 +194,12 @@ class Interrupt(Exception):
     """Stands for whatever stops a run."""
 
 
-@pytest.mark.parametrize("stop", [9, 12, 13])
-def test_a_resumed_run_is_bit_identical(stop, tmp_path, monkeypatch):
-    """22 steps, a draw every other one: the fifth draw is amid a block, the seventh begins one."""
+@pytest.mark.parametrize(("kind", "stop"), [(MOMENTS, 9), (MOMENTS, 12), (MOMENTS, 13), (COVARIANCES, 73)])
+def test_a_resumed_run_is_bit_identical(kind, stop, tmp_path, monkeypatch):
+    """Of 11 draws, one every other step, the fifth is amid a block and the seventh begins one."""
     monkeypatch.setattr(flight, "STATE_SECONDS", 0.0)  # a state before every step
     monkeypatch.setattr(flight, "STATE_COST", 0)
-    plan = {**MOMENTS, "engine": "stacked", "chains_per_pass": 2, "num_steps_bw_draws": 2}
+    plan = {**kind, "engine": "stacked", "chains_per_pass": 2, "num_steps_bw_draws": 2}
     made, step = [], flight.Flight.step
 
     def stopping(self, t):
@@ -244,8 +237,9 @@ def test_another_task_or_other_blocks_at_the_same_path_are_refused(tmp_path):
         network(tmp_path / "run")
 
 
-def test_memory_is_flat_in_draws(monkeypatch):
-    """What a step leaves behind does not grow; what is recorded of items is the same for 12 draws and for 120."""
+@pytest.mark.parametrize("kind", [MOMENTS, COVARIANCES], ids=["moments", "covariances"])
+def test_memory_is_flat_in_draws(kind, monkeypatch):
+    """What a step leaves behind does not grow; what is recorded of items is the same for 60 draws and for 240."""
     monkeypatch.setattr(recorder, "FLUSH_STEPS", 1)  # a step's rows are handed over at its end
     live, left, sizes = LiveBytes(), [], []
     step = flight.Flight.step
@@ -256,9 +250,9 @@ def test_memory_is_flat_in_draws(monkeypatch):
         left.append(live.now)
 
     monkeypatch.setattr(flight.Flight, "step", watched)
-    for draws in (12, 120):
+    for draws in (60, 240):
         left.clear()
-        tree = network(**MOMENTS, engine="stacked", num_draws=draws)
+        tree = network(**{**kind, "engine": "stacked", "num_draws": draws})
         of_blocks = [one.nbytes for one in tree.dataset.data_vars.values() if "block" in one.dims]
         of_draws = [one.nbytes for one in tree.dataset.data_vars.values() if "draw" in one.dims]
         sizes.append(sum(of_blocks))
@@ -267,7 +261,8 @@ def test_memory_is_flat_in_draws(monkeypatch):
     assert sizes[0] == sizes[1]
 
 
-def test_the_plan_counts_the_accumulators(monkeypatch, capsys):
+@pytest.mark.parametrize(("kind", "others"), [(MOMENTS, -3), (COVARIANCES, 0)], ids=["moments", "covariances"])
+def test_the_plan_counts_the_accumulators(kind, others, tmp_path, monkeypatch, capsys):
     held, begin = [], flight.Flight.begin
 
     def watched(self):
@@ -277,17 +272,35 @@ def test_the_plan_counts_the_accumulators(monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(flight.Flight, "begin", watched)
-        plan = network(**MOMENTS, engine="stacked", plan=True).attrs["sltfast"]["plan"]
-    centred = 2 * 3 * 8 * 8  # of the larger observable: two rows of eight losses in three lanes
-    # φ's count, mean and M2 stand in every observable's state
-    assert plan["peak_by_part_bytes"]["accumulators"] == held[0] + centred - 3 * 3 * 8
-    assert "accumulators" in capsys.readouterr().out
-    assert network(plan=True, engine="stacked").attrs["sltfast"]["plan"]["peak_by_part_bytes"]["accumulators"] == 0
+        tree = network(**kind, engine="stacked", plan=True)
+    of_blocks = [one for one in tree.dataset.data_vars.values() if "block" in one.dims]
+    block = sum(one.nbytes // one.shape[1] for one in of_blocks)
+    centred = 3 * 2 * 8 * (8 if kind is MOMENTS else 12)  # in three lanes two rows of losses of the larger observable
+    # φ's count, mean and M2 stand in both observables' states
+    assert lane_records(tree) == held[0] + 3 * 8 * others + centred + 2 * block
+    assert "lane records" in capsys.readouterr().out
+    on_disk = network(tmp_path / "run", **kind, engine="stacked", plan=True)
+    of_rows = [v for v in on_disk.dataset.data_vars.values() if v.dims[1:2] in (("step",), ("draw",), ("block",))]
+    paired = 8 * 3 * on_disk.sizes["step"]  # losses at w* are no rows
+    waiting = sum(one.nbytes * min(50, one.shape[1]) // one.shape[1] for one in of_rows)
+    waiting -= paired * min(50, on_disk.sizes["step"]) // on_disk.sizes["step"]
+    assert lane_records(on_disk) == lane_records(tree) + waiting
+    assert lane_records(network(plan=True, engine="stacked")) == 0
+
+
+def lane_records(tree):
+    return tree.attrs["sltfast"]["plan"]["peak_by_part_bytes"]["lane_records"]
+
+
+def test_a_chunk_holds_blocks_of_16_megabytes_at_most():
+    for row, rows in ((1, 50), (1 << 20, 2), (1 << 22, 1)):
+        spec = ArraySpec("moment_mean_a", ("chain", "block", "x"), (3, 64, row), "float64", "block")
+        assert spec.chunks == (1, rows, row)
 
 
 DATA = (regression_data(), 1)
 BAD = [
-    ({"record": "means"}, ValueError, "record must be one of traces, moments, got 'means'"),
+    ({"record": "means"}, ValueError, "record must be one of traces, moments, covariances, got 'means'"),
     ({"sampling_task": 3}, TypeError, "sampling_task must be None or the name of an observable, got 3"),
     ({"num_blocks": 0}, ValueError, "num_blocks must be a whole number >= 1, got 0"),
     ({"num_blocks": 2.0}, ValueError, "num_blocks must be a whole number >= 1, got 2.0"),
@@ -296,6 +309,13 @@ BAD = [
     ({"sampling_task": "taks"}, ValueError, "'taks' is none of the observables .*did you mean 'task'"),
     ({"record": "traces", "sampling_task": "x"}, ValueError, "'x' is none of the observables"),
     ({"observables": None}, ValueError, "record='moments' needs observables"),
+    ({**COVARIANCES, "num_draws": 1}, ValueError, "num_blocks must be at most num_draws, 1"),
+    (
+        # 8·K·N·(N + 1) bytes against 4·D·N·T
+        {**COVARIANCES, "num_draws": 19, "observables": {"task": (regression_data(), 1)}},
+        ValueError,
+        r"of 4 sequences in 2 blocks would keep 320 bytes a chain, the traces of 19 draws 304: .* at least 20 draws",
+    ),
 ]
 
 
