@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sltfast.report.limits import Limits
+from sltfast.report.neighbours import Influence, Neighbour, influence_of
 from sltfast.report.packing import floats
-from sltfast.report.response import dataset_names
 from sltfast.report.section import Section
 from sltfast.report.tokens import UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
     import xarray as xr
 
-AVERAGED = (
-    "influences are token by token: means over pairs of tokens are shown, with the mean error as a bound of theirs"
-)
+AVERAGED = "influences are token by token: means over pairs of tokens are shown, with the mean error as a bound"
+LOWER, RAISE = "more weight on it lowers this loss", "more weight on it raises this loss"
 
 
 def section(key: str, title: str, tree: xr.DataTree, vocabulary: Vocabulary, limits: Limits, *, known: bool) -> Section:
@@ -26,103 +25,73 @@ def section(key: str, title: str, tree: xr.DataTree, vocabulary: Vocabulary, lim
     Args:
         key: of the tree on the page.
         title: heading.
-        tree: with ``influences`` (batch_1, batch_2), or with target_position and target_position_T as well.
+        tree: what ``sltfast.compute_bif`` returns.
         vocabulary: the tokens' texts.
         limits: how many rows, columns, neighbours and letters.
         known: whether a tokenizer decodes.
     """
     root = tree.to_dataset()
-    value, error, averaged = _matrix(root)
-    queries, items = value.shape
-    drawn = (min(queries, limits.matrix), min(items, limits.matrix))
-    square = queries == items and _same_items(root)
-    nearest = [_nearest(value[query], query if square else None, limits.neighbours) for query in range(drawn[0])]
-    mentioned = sorted(
-        {*range(drawn[0]), *range(drawn[1]), *(item for pair in nearest for one in pair for item in one)}
-    )
-    notes = ([] if known else [UNKNOWN]) + ([AVERAGED] if averaged else [])
-    if drawn != (queries, items):
-        notes.append(
-            f"{drawn[0]} of {queries} rows and {drawn[1]} of {items} columns are drawn; neighbours are among all"
-        )
+    influence = influence_of(root)
+    rows, columns = influence.rows[: limits.matrix], influence.columns[: limits.matrix]
+    nearest = [influence.nearest(row, limits.neighbours) for row in range(len(rows))]
+    mentioned = {*rows, *columns, *(one.item for pair in nearest for side in pair for one in side)}
     data = {
-        "value": floats(value[: drawn[0], : drawn[1]]),
-        "se": None if error is None else floats(error[: drawn[0], : drawn[1]]),
-        "square": square,
-        "limit": _limit(value, square),
-        "nearest": [
-            [
-                [_neighbour(item, value[query, item], None if error is None else error[query, item]) for item in side]
-                for side in pair
-            ]
-            for query, pair in enumerate(nearest)
-        ],
-        "passages": {str(item): _passage(root, item, vocabulary, limits.letters) for item in mentioned},
+        "rows": rows,
+        "columns": columns,
+        "value": _drawn(influence.value, limits),
+        "se": _drawn(influence.se, limits),
+        "limit": _limit(influence),
+        "sides": _sides(root),
+        "nearest": [[[_short(one) for one in side] for side in pair] for pair in nearest],
+        "passages": {str(item): _passage(root, item, vocabulary, limits.letters) for item in sorted(mentioned)},
     }
-    shown = {
-        "notes": notes,
-        "queries": queries,
-        "items": items,
-        "what": str(root.attrs.get("sign", "")),
-        "attrs": root.attrs,
-    }
-    return Section(f"{key}-influences", title, "influences.html", shown, data)
+    notes = ([] if known else [UNKNOWN]) + ([AVERAGED] if influence.averaged else [])
+    counts = (len(influence.rows), len(influence.columns))
+    if (len(rows), len(columns)) != counts:
+        notes.append(
+            f"{len(rows)} of {counts[0]} rows and {len(columns)} of {counts[1]} columns are drawn; neighbours are of "
+            "all columns"
+        )
+    shown = {"notes": notes, "rows": counts[0], "columns": counts[1], "definition": _definition(root)}
+    return Section(f"{key}-influences", title, "influences.html", shown, data, _left_out(root))
 
 
-def _matrix(root: xr.Dataset) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    influences = root["influences"]
-    error = root.get("influences_se")
-    tokens = [dim for dim in influences.dims if dim not in ("batch_1", "batch_2", "chain")]
-    over = [dim for dim in influences.dims if dim not in ("batch_1", "batch_2")]
-
-    def mean(array: xr.DataArray) -> np.ndarray:
-        return np.asarray(array.mean(over).transpose("batch_1", "batch_2").values, np.float64)
-
-    return mean(influences), None if error is None else mean(error), bool(tokens)
+def _drawn(values: np.ndarray | None, limits: Limits) -> dict[str, Any] | None:
+    return None if values is None else floats(values[: limits.matrix, : limits.matrix])
 
 
-def _same_items(root: xr.Dataset) -> bool:
-    """Whether row k and column k are one passage."""
-    for name in ("item", "batch"):
-        first, second = f"{name}_1", f"{name}_2"
-        if first in root.coords and second in root.coords:
-            return bool(np.array_equal(root[first].values, root[second].values))
-    return True
+def _definition(root: xr.Dataset) -> str:
+    return str(root.attrs.get("definition", "devinterp's correlation or covariance"))
 
 
-def _nearest(row: np.ndarray, itself: int | None, count: int) -> tuple[list[int], list[int]]:
-    """The columns of the largest positive and the largest negative entries, each descending in size."""
-    order = [int(item) for item in np.argsort(-row, kind="stable") if item != itself and np.isfinite(row[item])]
-    above = [item for item in order[:count] if row[item] > 0]
-    below = [item for item in order[::-1][:count] if row[item] < 0]
-    return above, below
+def _sides(root: xr.Dataset) -> list[dict[str, Any]]:
+    """The two lists in the order to read them: first the passages whose losses move with this one's."""
+    positive = int(root.attrs.get("sign", 1)) > 0
+    above = {"side": 0, "pole": "above", "title": "Most positive", "meaning": LOWER if positive else RAISE}
+    below = {"side": 1, "pole": "below", "title": "Most negative", "meaning": RAISE if positive else LOWER}
+    return [above, below] if positive else [below, above]
 
 
-def _neighbour(item: int, value: float, error: float | None) -> list[Any]:
-    known = error is not None and np.isfinite(error)
-    return [item, float(f"{value:.6g}"), float(f"{error:.6g}") if known else None]
+def _left_out(root: xr.Dataset) -> tuple[str, ...]:
+    chains = np.atleast_1d(root.attrs.get("chains_left_out", [])).tolist()
+    return (f"Chains {', '.join(map(str, chains))} died and are left out of every influence.",) if chains else ()
 
 
-def _limit(value: np.ndarray, square: bool) -> float:
-    """The size that takes the full shade: nearly the largest, the diagonal left aside."""
-    size = np.abs(value.copy())
-    if square:
-        np.fill_diagonal(size, np.nan)
+def _short(one: Neighbour) -> list[Any]:
+    return [one.item, float(f"{one.value:.6g}"), float(f"{one.se:.6g}") if np.isfinite(one.se) else None]
+
+
+def _limit(influence: Influence) -> float:
+    """The size that takes the full shade: nearly the largest, a passage's influence on itself left aside."""
+    if influence.value is None:
+        return 0.0
+    size = np.abs(influence.value)
+    size[np.equal.outer(influence.rows, influence.columns)] = np.nan
     finite = size[np.isfinite(size)]
     return float(np.quantile(finite, 0.995)) if finite.size else 0.0
 
 
 def _passage(root: xr.Dataset, item: int, vocabulary: Vocabulary, letters: int) -> dict[str, str]:
-    text = ""
-    if "input_ids" in root:
-        text = vocabulary.text(root["input_ids"].values[item], letters)
-    return {"text": text, "set": _set_of(root, item)}
-
-
-def _set_of(root: xr.Dataset, item: int) -> str:
-    """The data set that an item comes from, where the tree says."""
-    for name in ("dataset", "dataset_id", "observable"):
-        if name in root.coords and root[name].ndim == 1 and item < root[name].size:
-            found = str(root[name].values[item])
-            return dataset_names(root.attrs.get("dataset_id_to_name", {})).get(found, found)
-    return ""
+    ids = root["input_ids"].values[item] if "input_ids" in root else []
+    name = str(root["observable"].values[item]) if "observable" in root.coords else ""
+    return {"text": vocabulary.text(ids, letters), "set": name}

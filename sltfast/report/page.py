@@ -19,17 +19,8 @@ from sltfast.report.tokens import Vocabulary, piece_of
 
 STYLES = ("colours", "layout", "tables", "figures", "text")
 SCRIPTS = (
-    "data",
-    "numbers",
-    "theme",
-    "tip",
-    "shades",
-    "heat_map",
-    "passages",
-    "profile",
-    "plane",
-    "influences",
-    "start",
+    *("data", "numbers", "theme", "tip", "shades", "heat_map", "passages", "profile", "plane"),
+    *("neighbours", "influences", "start"),
 )
 
 

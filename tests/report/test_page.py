@@ -140,6 +140,40 @@ def test_tokens_of_influences_are_averaged_and_it_says_so(tmp_path: Path) -> Non
     assert data["value"] == floats(values.mean((2, 3)))
 
 
+def test_queries_and_items_are_known_by_their_numbers(tmp_path: Path) -> None:
+    values = np.array([[5.0, -1.0, 2.0], [1.0, 9.0, -3.0]])
+    coords = {"batch_1": [3, 4], "batch_2": [3, 0, 4], "observable": ("batch", list("aabbc"))}
+    tree = xr.Dataset({"influences": (("batch_1", "batch_2"), values)}, coords=coords, attrs={"sign": -1})
+    data = data_of(sltfast.write_report(tree, tmp_path / "page.html"))["sections"]["influences-0-influences"]
+    assert data["nearest"] == [[[[4, 2.0, None]], [[0, -1.0, None]]], [[[0, 9.0, None], [3, 1.0, None]], []]]
+    # with the definition's sign, the passages whose losses move together have negative influence: they come first
+    assert [side["pole"] for side in data["sides"]] == ["below", "above"]
+    assert data["sides"][0]["meaning"] == "more weight on it lowers this loss"
+    assert data["passages"]["4"]["set"] == "c"
+
+
+def test_kept_neighbours_need_no_matrix(tmp_path: Path) -> None:
+    tree = influences_of_neighbours()
+    page = sltfast.write_report(tree, tmp_path / "page.html")
+    data = data_of(page)["sections"]["influences-0-influences"]
+    assert data["value"] is None
+    assert "<canvas" not in page.read_text("utf-8")
+    # passage 2 is kept twice, for two of the query's tokens: its largest counts
+    assert data["nearest"][0] == [[[2, 4.0, 0.5]], [[1, -3.0, 0.5]]]
+
+
+def influences_of_neighbours() -> xr.Dataset:
+    dims = ("batch_1", "target_position", "neighbour")
+    return xr.Dataset(
+        {
+            "influences": (dims, np.array([[[4.0, -3.0], [1.0, np.nan]]])),
+            "influences_se": (dims, np.full((1, 2, 2), 0.5)),
+            "neighbour_batch": (dims, np.array([[[2, 1], [2, -1]]])),
+        },
+        coords={"batch_1": [0]},
+    )
+
+
 def test_principal_axes_are_those_of_the_covariance() -> None:
     matrix = np.random.default_rng(1).standard_normal((200, 5)) * [5, 3, 1, 0.5, 0.1]
     matrix -= matrix.mean(0)

@@ -66,7 +66,7 @@ def influences(count: int = 6) -> xr.Dataset:
             "influences_se": (("batch_1", "batch_2"), np.full(value.shape, 0.5)),
             "input_ids": (("batch", "position"), ids),
         },
-        attrs={"normalize": NASTY},
+        attrs={"definition": NASTY, "sign": 1},
     )
 
 

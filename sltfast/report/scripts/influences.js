@@ -3,29 +3,29 @@ class Influences {
   constructor({ roles, data }) {
     this.roles = roles;
     this.data = data;
-    this.value = unpack(data.value);
-    this.se = data.se && unpack(data.se);
-    [this.rows, this.columns] = this.value.shape;
     this.at = null;
-    const label = (row) => `${row}${this.set(row)}: ${data.passages[row].text.trim().replace(/\s+/g, " ").slice(0, 48)}`;
-    fill(roles.query, Array.from({ length: this.rows }, (_, row) => label(row)));
+    fill(roles.query, data.rows.map((item) => opening(data, item, 48)));
     roles.query.addEventListener("change", () => this.choose(Number(roles.query.value)));
+    if (data.value) this.matrix();
+    this.choose(0);
+  }
+
+  /** The matrix and what it listens to. */
+  matrix() {
+    const { data, roles } = this;
+    this.value = unpack(data.value).values;
+    this.error = data.se && unpack(data.se).values;
+    [this.rows, this.columns] = data.value.shape;
     roles.low.textContent = `≤ ${spoken(-data.limit, 2)}`;
     roles.high.textContent = `≥ ${spoken(data.limit, 2)}`;
     const canvas = roles.canvas;
-    canvas.style.aspectRatio = `${this.columns} / ${this.rows}`;
+    canvas.style.aspectRatio = `${this.columns} / ${Math.max(this.rows, this.columns / 4)}`;
     canvas.addEventListener("pointermove", (event) => this.point(this.cell(event), event.clientX, event.clientY));
     canvas.addEventListener("pointerleave", () => this.point(null));
     canvas.addEventListener("blur", () => this.point(null));
     canvas.addEventListener("click", (event) => this.choose(this.cell(event)[0]));
     canvas.addEventListener("keydown", (event) => this.walk(event));
     repaint.push(() => this.paint());
-    this.choose(0);
-  }
-
-  set(item) {
-    const name = this.data.passages[item].set;
-    return name ? ` · ${name}` : "";
   }
 
   paint() {
@@ -35,7 +35,7 @@ class Influences {
     const poles = [colour("below"), colour("above")];
     for (let row = 0; row < this.rows; row++) {
       for (let column = 0; column < this.columns; column++) {
-        const value = this.value.values[row * this.columns + column];
+        const value = this.value[row * this.columns + column];
         if (!Number.isFinite(value)) continue;
         const share = Math.min(1, Math.abs(value) / (this.data.limit || 1));
         context.fillStyle = `rgba(${poles[value < 0 ? 0 : 1]}, ${(0.04 + 0.9 * share).toFixed(3)})`;
@@ -60,9 +60,10 @@ class Influences {
     const [row, column] = cell;
     const index = row * this.columns + column;
     const box = this.roles.canvas.getBoundingClientRect();
-    const start = (item) => `${item}${this.set(item)}: ${this.data.passages[item].text.trim().replace(/\s+/g, " ").slice(0, 60)}`;
+    const { data } = this;
     showTip(x ?? box.left + ((column + 0.5) * box.width) / this.columns, y ?? box.top + ((row + 0.5) * box.height) / this.rows,
-      { strong: plusMinus(this.value.values[index], this.se ? this.se.values[index] : null) }, `\n${start(row)}\n${start(column)}`);
+      { strong: plusMinus(this.value[index], this.error ? this.error[index] : null) },
+      `\n${opening(data, data.rows[row], 60)}\n${opening(data, data.columns[column], 60)}`);
   }
 
   walk(event) {
@@ -77,26 +78,12 @@ class Influences {
 
   /** The neighbours of one row. */
   choose(query) {
+    const { data, roles } = this;
     this.query = query;
-    this.roles.query.value = query;
-    this.roles.self.textContent = this.data.passages[query].text;
-    const [above, below] = this.data.nearest[query];
-    this.roles.lists.replaceChildren(this.list("Largest positive", "above", above), this.list("Largest negative", "below", below));
-    this.paint();
-  }
-
-  list(title, pole, found) {
-    const mark = make("i");
-    mark.style.background = `rgba(var(--${pole}), 0.75)`;
-    const box = make("div", "", "", make("h3", "", "", mark, title));
-    for (const [item, value, error] of found) {
-      const text = this.data.passages[item].text;
-      const line = make("summary", "", "", make("span", "", plusMinus(value, error)), make("span", "quiet", `${item}${this.set(item)}`),
-        make("code", "", text.trim().replace(/\s+/g, " ").slice(0, 90)));
-      box.append(make("details", "", "", line, make("blockquote", "", text)));
-    }
-    if (!found.length) box.append(make("p", "quiet", "none"));
-    return box;
+    roles.query.value = query;
+    roles.self.textContent = data.passages[data.rows[query]].text;
+    roles.lists.replaceChildren(...data.sides.map((one) => neighbourList(data, one, data.nearest[query][one.side])));
+    if (data.value) this.paint();
   }
 }
 
