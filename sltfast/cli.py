@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="sltfast",
-        description="Local learning coefficients of neural networks by SGLD, with error bars.",
+        description="Learning coefficients, susceptibilities and influences of neural networks, with error bars.",
         epilog="Exit codes: 0 done, 2 bad input, 3 every chain diverged, 130 interrupted.",
     )
     top.add_argument("--version", action="version", version=f"sltfast {__version__}")

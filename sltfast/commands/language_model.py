@@ -101,7 +101,7 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError("--lr is missing: start at 0.1 / localization and halve it while chains diverge")
     if settings["threads"] is not None and settings["threads"] < 1:
         raise ValueError(f"threads must be >= 1, got {settings['threads']}")
-    if settings["figure"]:
+    if settings.get("figure"):
         from sltfast.extras import require
 
         require("matplotlib", extra="plots", purpose="for --figure")
@@ -114,44 +114,54 @@ def load(settings: dict[str, Any]) -> tuple[nn.Module, Any]:
     """The model and its rows of tokens."""
     import torch
 
-    from sltfast.inputs.documents import Sources, token_rows
-    from sltfast.inputs.pretrained import context_of, load_model, load_tokens
+    from sltfast.inputs.pretrained import load_model
 
     if settings["threads"] is not None:
         torch.set_num_threads(settings["threads"])
     model = load_model(settings["model"], dtype=settings["dtype"], revision=settings["revision"])
+    return model, reader(model, settings)(settings["data"])
+
+
+def reader(model: nn.Module, settings: dict[str, Any]) -> Callable[[Sequence[str]], Any]:
+    """What turns the names of files and data sets into the model's rows of tokens."""
+    from sltfast.inputs.documents import Sources, token_rows
+    from sltfast.inputs.pretrained import context_of, load_tokens
+
     tokens = load_tokens(settings["tokenizer"], settings["model"], revision=settings["revision"])
-    sources = Sources(tuple(settings["data"]), settings["text_column"], settings["split"], settings["subset"])
-    rows = token_rows(
-        sources,
-        tokens.encode,
-        context_of(model, settings["context"]),
-        separator=tokens.separator,
-        max_rows=settings["max_rows"],
-    )
-    return model, rows
+    context = context_of(model, settings["context"])
+
+    def read(names: Sequence[str]) -> Any:
+        sources = Sources(tuple(names), settings["text_column"], settings["split"], settings["subset"])
+        return token_rows(sources, tokens.encode, context, separator=tokens.separator, max_rows=settings["max_rows"])
+
+    return read
 
 
-def keywords(settings: dict[str, Any], sampling: Sequence[Setting]) -> dict[str, Any]:
-    """What of the settings ``sltfast.llc`` takes.
+def keywords(
+    settings: dict[str, Any], sampling: Sequence[Setting], estimate: Sequence[Setting] = ESTIMATE
+) -> dict[str, Any]:
+    """What of the settings a function that samples and estimates takes.
 
     Args:
         settings: by name; ``n_beta`` is filled in where it is left out.
         sampling: the command's settings of the sampler.
+        estimate: its settings of the estimate.
     """
     from sltfast import default_nbeta
 
     if settings["n_beta"] is None:
         settings["n_beta"] = default_nbeta(settings["batch_size"], settings["gradient_accumulation_steps"])
-    names = [setting.name for setting in (*sampling, *ESTIMATE)] + [
+    names = [setting.name for setting in (*sampling, *estimate)] + [
         "output_path",
         "save_metrics",
         "save_token_losses",
     ]
-    passed = {name: settings[name] for name in names if name not in NOT_PASSED_ON}
+    passed = {name: settings[name] for name in names if name in settings and name not in NOT_PASSED_ON}
     if settings["friction"] is not None:
         passed["sampling_method_kwargs"] = {"friction": settings["friction"]}
-    return {**passed, "param_masks": settings["restriction"], "progress": not settings["quiet"]}
+    if "restriction" in settings:
+        passed["param_masks"] = settings["restriction"]
+    return {**passed, "progress": not settings["quiet"]}
 
 
 def facts(model: nn.Module, rows: Any, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -162,11 +172,19 @@ def facts(model: nn.Module, rows: Any, settings: dict[str, Any], seconds: float)
         "rows": _row_count(rows),
         "context": _row_length(rows),
         "coordinates": sum(p.numel() for p in model.parameters()),
-        "restriction": settings["restriction"],
+        "restriction": settings.get("restriction"),
         "seconds": round(seconds, 1),
         "output_path": settings["output_path"],
-        "figure": settings["figure"],
+        "figure": settings.get("figure"),
     }
+
+
+def run_in(folder: str | None) -> str | None:
+    """``FOLDER/llm.zarr``, the stem of every run that a command with --output-dir writes; the folder is made."""
+    if folder is None:
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return str(Path(folder) / "llm.zarr")
 
 
 @contextlib.contextmanager
@@ -226,6 +244,8 @@ def estimated(
         del arguments.data
     settings = resolve(known, arguments, arguments.config)
     check(settings)
+    if "output_dir" in settings:
+        settings["output_path"] = run_in(settings["output_dir"])
     started = time.monotonic()
     with silent_libraries():
         model, rows = load(settings)

@@ -22,6 +22,7 @@ class Setting:
         help: for `--help`.
         default: None where the setting is left out of the call.
         choices: what is allowed, or empty for anything.
+        several: a list whose flag takes several values at once.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Setting:
     help: str
     default: Any = None
     choices: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def flag(self) -> str:
@@ -41,6 +43,8 @@ class Setting:
         kept: dict[str, Any] = {"dest": self.name, "default": argparse.SUPPRESS, "help": text}
         if self.kind is bool:
             group.add_argument(self.flag, action=argparse.BooleanOptionalAction, **kept)
+        elif self.kind is list and self.several:
+            group.add_argument(self.flag, action="extend", nargs="+", metavar="NAME", **kept)
         elif self.kind is list:
             group.add_argument(self.flag, action="append", metavar="PATTERN", **kept)
         elif self.choices:

@@ -102,9 +102,11 @@ def _sections(
     for index, one in enumerate(found):
         of, key = (f" · {one.name}" if one.kind in several else ""), f"{one.kind}-{index}"
         if one.kind == "susceptibilities":
+            sections.append(susceptibilities.heat_map(key, f"Susceptibilities by data set{of}", one.tree))
+            if "context" not in one.tree.children:
+                continue  # what is no text has no tokens to shade
             response = response_of(one.tree)
             sections += [
-                susceptibilities.heat_map(key, f"Susceptibilities by data set{of}", one.tree),
                 susceptibilities.coloured_text(
                     key, f"Susceptibilities token by token{of}", response, vocabulary, limits, known=known
                 ),

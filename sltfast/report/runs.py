@@ -153,16 +153,17 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     dead = [f"{run.name or 'this run'} ({run.dead} of {run.estimate.sizes['chain']})" for run in runs if run.dead]
     said = []
     if dead:
-        said.append(f"Chains died (NaN or infinity) and are left out of every mean: {_listed(dead)}.")
+        said.append(f"Chains died (NaN or infinity) and are left out of every mean: {listed(dead)}.")
     for word, meaning in (("diverged", "no estimate should be read from them"), ("drifting", "not converged")):
         names = [run.name or "this run" for run in runs if run.verdict == word]
         if names:
             of = f"{len(names)} of {len(runs)} runs {'is' if len(names) == 1 else 'are'} {word}"
-            said.append(f"{of} ({meaning}): {_listed(names)}.")
+            said.append(f"{of} ({meaning}): {listed(names)}.")
     said += [f"{run.name or 'this run'}: {remark}" for run in runs for remark in dict.fromkeys(run.remarks)]
     return said
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     rest = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -10,6 +10,7 @@ import numpy as np
 from sltfast.report.limits import Limits
 from sltfast.report.packing import floats
 from sltfast.report.response import Passages, Response
+from sltfast.report.runs import listed
 from sltfast.report.section import Section
 from sltfast.report.tokens import UNKNOWN, Vocabulary
 from sltfast.tables import number, plus_minus
@@ -42,7 +43,14 @@ def heat_map(key: str, title: str, tree: xr.DataTree) -> Section | None:
         }
         for i, name in enumerate(components)
     ]
-    shown = {"columns": columns, "rows": rows, "limit": number(largest, 2), "llc": any(row["llc"] for row in rows)}
+    estimator = str(tree.attrs.get("estimator", "")).replace("_", "-")
+    shown = {
+        "columns": columns,
+        "rows": rows,
+        "limit": number(largest, 2),
+        "llc": any(row["llc"] for row in rows),
+        "estimator": f" ({estimator} estimator)" if estimator else "",
+    }
     return Section(f"{key}-datasets", title, "heat_map.html", shown, None, _poor_chains(tree))
 
 
@@ -64,17 +72,21 @@ def _llc(tree: xr.DataTree, component: str) -> str:
 
 
 def _poor_chains(tree: xr.DataTree) -> tuple[str, ...]:
-    """Components whose chains did not mix: their χ is not to be read."""
+    """Components whose chains died or did not mix."""
     from sltfast.diagnostics.verdict import RHAT_LIMIT
 
-    if "components" not in tree.children or "rhat" not in tree["components"].data_vars:
+    if "components" not in tree.children:
         return ()
     facts = tree["components"].to_dataset()
-    poor = [str(name) for name, rhat in zip(facts["wr"].values, facts["rhat"].values, strict=True) if rhat > RHAT_LIMIT]
-    if not poor:
-        return ()
-    rest = f" and {len(poor) - 6} more" if len(poor) > 6 else ""
-    return (f"R̂ is above {RHAT_LIMIT} for the chains behind χ of {', '.join(poor[:6])}{rest}.",)
+    names = facts["wr"].values.astype(str)
+    said = []
+    if "chains_alive" in facts:
+        alive = facts["chains_alive"].values
+        if (fewer := names[alive < alive.max()]).size:
+            said.append(f"Chains died and are left out of χ of {listed(fewer.tolist())}.")
+    if "rhat" in facts and (poor := names[facts["rhat"].values > RHAT_LIMIT]).size:
+        said.append(f"R̂ is above {RHAT_LIMIT} for the chains behind χ of {listed(poor.tolist())}.")
+    return tuple(said)
 
 
 def coloured_text(
