@@ -34,6 +34,8 @@ _LAZY = {
     "compute_weight_covariance": "sltfast.estimators.weight_covariance",
     "write_report": "sltfast.report.page",
     "damped_influence": "sltfast.estimators.influence.damped",
+    "compute_susceptibilities": "sltfast.estimators.susceptibility",
+    "block_moments": "sltfast.estimators.blocks",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
@@ -58,10 +60,12 @@ if TYPE_CHECKING:
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.bif.compute import compute_bif as compute_bif
     from sltfast.estimators.bif.run import bif as bif
+    from sltfast.estimators.blocks import block_moments as block_moments
     from sltfast.estimators.influence.damped import damped_influence as damped_influence
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
     from sltfast.estimators.refined import refined_llc as refined_llc
+    from sltfast.estimators.susceptibility import compute_susceptibilities as compute_susceptibilities
     from sltfast.estimators.sweeps import compute_sweep as compute_sweep
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
