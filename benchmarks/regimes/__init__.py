@@ -31,7 +31,7 @@ REGIMES = {
     "P4": Regime("small transformer, llc()", "p04_small_transformer"),
     "P5": Regime("Pythia-14M shape, llc()", "p05_pythia_shape"),
     "P6": Regime("per-token losses", "p06_token_loss"),
-    "P7": Regime("correlations of loss draws", "p07_comoment"),
+    "P7": Regime("Bayesian influence of tokens", "p07_bif"),
     "P8": Regime("every attention head", "p08_heads"),
     "P9": Regime("peak memory", "p09_memory"),
     "P10": Regime("counts a step", "p10_counts"),
