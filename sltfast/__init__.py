@@ -23,6 +23,10 @@ _LAZY = {
     "compute_llc": "sltfast.estimators.llc",
     "bif": "sltfast.estimators.bif.run",
     "compute_bif": "sltfast.estimators.bif.compute",
+    "group_influence": "sltfast.estimators.bif.group_influence",
+    "loss_kernel": "sltfast.estimators.loss_kernel.kernel",
+    "compute_loss_kernel": "sltfast.estimators.loss_kernel.kernel",
+    "embed": "sltfast.estimators.loss_kernel.embedding",
     "sweep": "sltfast.sweeping",
     "compute_sweep": "sltfast.estimators.sweeps",
     "over_checkpoints": "sltfast.trajectory",
@@ -59,11 +63,15 @@ if TYPE_CHECKING:
     from sltfast.errors import ChainDiverged as ChainDiverged
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.estimators.bif.compute import compute_bif as compute_bif
+    from sltfast.estimators.bif.group_influence import group_influence as group_influence
     from sltfast.estimators.bif.run import bif as bif
     from sltfast.estimators.blocks import block_moments as block_moments
     from sltfast.estimators.influence.damped import damped_influence as damped_influence
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
+    from sltfast.estimators.loss_kernel.embedding import embed as embed
+    from sltfast.estimators.loss_kernel.kernel import compute_loss_kernel as compute_loss_kernel
+    from sltfast.estimators.loss_kernel.kernel import loss_kernel as loss_kernel
     from sltfast.estimators.refined import refined_llc as refined_llc
     from sltfast.estimators.susceptibility import compute_susceptibilities as compute_susceptibilities
     from sltfast.estimators.sweeps import compute_sweep as compute_sweep
