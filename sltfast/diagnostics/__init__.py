@@ -9,10 +9,12 @@ Example:
     diagnostics.autocorrelation(trace, max_lag=50)    # [51, …]
 
     diagnostics.diagnose(samples)                     # of a run: its loss and every observable, with a verdict on each
+    diagnostics.mala_acceptance(model, data, lr=1e-4, n_beta=30.0, localization=100.0)   # is the step small enough?
 """
 
 from sltfast.diagnostics.autocorrelation import autocorrelation, suggested_steps
 from sltfast.diagnostics.diagnose import diagnose
+from sltfast.diagnostics.mala import mala_acceptance
 from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
 from sltfast.diagnostics.trace import TraceDiagnostics, trace_diagnostics
 from sltfast.diagnostics.verdict import Reading, Verdict, verdict
@@ -24,6 +26,7 @@ __all__ = [
     "Verdict",
     "autocorrelation",
     "diagnose",
+    "mala_acceptance",
     "mean_estimate",
     "suggested_steps",
     "trace_diagnostics",
