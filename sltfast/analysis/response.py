@@ -50,7 +50,7 @@ def response_matrix(tree: xr.DataTree, tokenizer: Any = None, context: int = 20)
     names = np.array(list(_names(found.attrs["dataset_id_to_name"])), dtype=str)
     labels = {name: found[name].values[rows] for name in ("dataset_id", "batch", "target_position")}
     coords: dict[str, Any] = {
-        "component": found["wr"].values.astype(str),
+        "component": np.array([str(name) for name in found["wr"].values]),  # zarr gives them in a type of its own
         "dataset": ("token", names[labels["dataset_id"]]),
         "batch": ("token", labels["batch"]),
         "target_position": ("token", labels["target_position"]),

@@ -64,7 +64,7 @@ def strongest(result: xr.Dataset) -> list[dict[str, Any]]:
     from sltfast.report.neighbours import influence_of
 
     influence = influence_of(result)
-    names = result["observable"].values.astype(str)
+    names = [str(name) for name in result["observable"].values]
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for row, item in enumerate(influence.rows):
         for one in (neighbour for side in influence.nearest(row, LISTED) for neighbour in side):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sltfast.analysis import centre_rows, pca, standardise
 from sltfast.extras import require
 from sltfast.report.limits import Limits
 from sltfast.report.packing import floats
@@ -15,6 +16,10 @@ from sltfast.report.response import Response
 from sltfast.report.section import Section
 from sltfast.report.susceptibilities import shortened
 
+if TYPE_CHECKING:
+    import xarray as xr
+
+NEIGHBOURS = 15  # of UMAP
 AXES = 4  # principal components that can be shown
 LOADINGS = 8  # components named beside each
 
@@ -29,47 +34,57 @@ def section(key: str, title: str, response: Response, limits: Limits, *, umap: b
         limits: how many points.
         umap: also embed with UMAP, if umap-learn is installed.
     """
-    parts = shortened(response, limits)
-    places = np.concatenate([_places(index, part.sus) for index, part in enumerate(parts)])
-    every = np.concatenate([part.sus.reshape(-1, part.sus.shape[-1]) for part in response.datasets])
-    every = every[np.isfinite(every).all(axis=1)].astype(np.float64)
-    if min(every.shape[1], len(places)) < 2 or len(every) < 3:
+    columns = _components(response)
+    places = np.concatenate([_places(index, part.sus[..., columns]) for index, part in enumerate(response.datasets)])
+    if len(columns) < 2 or len(places) < 3:
         return None
-    chosen = np.sort(np.random.default_rng(0).permutation(len(places))[: limits.points])
-    note = f"{len(chosen)} of {len(every)} tokens are drawn; the axes are of all." if len(chosen) < len(every) else ""
-    places = places[chosen]
-    points = np.stack([parts[d].sus[row, position] for d, row, position in places]).astype(np.float64)
-    centre, spread = every.mean(axis=0), every.std(axis=0)
-    spread[spread == 0] = 1.0
-    directions, shares = principal_axes((every - centre) / spread)
-    standard = (points - centre) / spread
-    columns, names = [standard @ directions.T], [f"PC{k + 1} ({100 * share:.1f} %)" for k, share in enumerate(shares)]
-    if umap and importlib.util.find_spec("umap") is not None and len(points) > 15:
-        columns.append(umap_plane(standard))
-        names += ["UMAP 1", "UMAP 2"]
+    matrix, remarks = _matrix(response, columns, places)
+    found = pca(matrix, min(AXES, len(columns) - (len(columns) > 2), len(places)))
+    embedded = np.array([len(part.rows) for part in shortened(response, limits)])
+    candidates = np.flatnonzero(places[:, 1] < embedded[places[:, 0]])
+    chosen = np.sort(np.random.default_rng(0).permutation(candidates)[: limits.points])
+    said = f"{len(chosen)} of {len(places)} tokens are drawn; the axes are of all"
+    notes = ([said] if len(chosen) < len(places) else []) + remarks
+    shares = found["explained_variance_ratio"].values
+    names = [f"PC{k + 1} ({100 * share:.1f} %)" for k, share in enumerate(shares)]
+    axes = [found["scores"].values[chosen]]
+    axis_names = list(names)
+    if umap and importlib.util.find_spec("umap") is not None and len(chosen) > NEIGHBOURS:
+        axes.append(umap_plane(matrix.values[chosen]))
+        axis_names += ["UMAP 1", "UMAP 2"]
     data = {
-        "axes": names,
-        "points": floats(np.concatenate(columns, axis=1)),
-        "places": places.tolist(),
+        "axes": axis_names,
+        "points": floats(np.concatenate(axes, axis=1)),
+        "places": places[chosen].tolist(),
         "text": f"{key}-text",
     }
-    loadings = [
-        {"name": names[k], "entries": _loadings(response.components, direction)}
-        for k, direction in enumerate(directions)
+    of_axes = zip(names, found["loadings"].values, strict=True)
+    loadings = [{"name": name, "entries": _loadings(matrix["component"].values, row)} for name, row in of_axes]
+    return Section(f"{key}-plane", title, "plane.html", {"notes": notes, "loadings": loadings[:3]}, data)
+
+
+def _components(response: Response) -> list[int]:
+    """The parts that have a response: not the whole model, which holds them all, and none whose chains all died."""
+    alive = [
+        index
+        for index in range(len(response.components))
+        if any(np.isfinite(part.sus[..., index]).any() for part in response.datasets)
     ]
-    return Section(f"{key}-plane", title, "plane.html", {"note": note, "loadings": loadings[:3]}, data)
+    parts = [index for index in alive if response.components[index] != "full"]
+    return parts if len(parts) >= 2 else alive
 
 
-def principal_axes(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first right singular vectors [k, d] of a centred matrix [n, d], and their shares of its variance.
+def _matrix(response: Response, columns: list[int], places: np.ndarray) -> tuple[xr.DataArray, list[str]]:
+    """Tokens × components, standardised, rows centred where that leaves a plane; and what was said of it."""
+    import xarray as xr
 
-    A vector's largest entry is positive, so that a figure does not turn over between machines.
-    """
-    _, singular, directions = np.linalg.svd(matrix, full_matrices=False)
-    total = float((singular**2).sum()) or 1.0
-    directions = directions[:AXES]
-    largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
-    return directions * np.where(largest < 0, -1.0, 1.0)[:, None], singular[:AXES] ** 2 / total
+    values = np.stack([response.datasets[d].sus[row, position][columns] for d, row, position in places])
+    names = [response.components[index] for index in columns]
+    matrix = xr.DataArray(values.astype(np.float64), dims=("token", "component"), coords={"component": names})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        matrix = standardise(matrix)
+    return (centre_rows(matrix) if len(columns) > 2 else matrix), [str(warning.message) for warning in caught]
 
 
 def umap_plane(points: np.ndarray) -> np.ndarray:
@@ -77,7 +92,7 @@ def umap_plane(points: np.ndarray) -> np.ndarray:
     umap = require("umap", extra="analysis", purpose="to embed tokens in a plane")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that a seed costs its threads
-        found: np.ndarray = umap.UMAP(n_neighbors=15, min_dist=0.15, random_state=0).fit_transform(points)
+        found: np.ndarray = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=0.15, random_state=0).fit_transform(points)
     return found
 
 
@@ -87,8 +102,9 @@ def _places(dataset: int, sus: np.ndarray) -> np.ndarray:
     return np.concatenate([np.full((len(at), 1), dataset), at], axis=1)
 
 
-def _loadings(components: list[str], direction: np.ndarray) -> list[dict[str, Any]]:
+def _loadings(components: np.ndarray, direction: np.ndarray) -> list[dict[str, Any]]:
     order = np.abs(direction).argsort()[::-1][:LOADINGS]
     return [
-        {"name": components[k], "value": f"{direction[k]:+.2f}", "share": round(float(direction[k]), 3)} for k in order
+        {"name": str(components[k]), "value": f"{direction[k]:+.2f}", "share": round(float(direction[k]), 3)}
+        for k in order
     ]

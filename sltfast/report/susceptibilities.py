@@ -78,7 +78,7 @@ def _poor_chains(tree: xr.DataTree) -> tuple[str, ...]:
     if "components" not in tree.children:
         return ()
     facts = tree["components"].to_dataset()
-    names = facts["wr"].values.astype(str)
+    names = np.array([str(name) for name in facts["wr"].values])
     said = []
     if "chains_alive" in facts:
         alive = facts["chains_alive"].values

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from trees import influences, susceptibilities
 
 import sltfast
+from sltfast import analysis
 from sltfast.cli import main
 from sltfast.report.found import gather
 
@@ -106,3 +108,8 @@ def test_a_sweep_is_a_row_for_each_cell(tmp_path: Path) -> None:
 def test_what_cannot_be_reported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.strip() == f"sltfast: {tmp_path / 'none'}: no such run, result or folder"
+
+
+def test_results_read_from_disk_are_the_response_matrix_that_they_were(folder: Path) -> None:
+    kept = xr.open_datatree(folder / "llm.susceptibilities.zarr", engine="zarr", consolidated=False)
+    xr.testing.assert_equal(analysis.response_matrix(kept), analysis.response_matrix(susceptibilities()))

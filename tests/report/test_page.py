@@ -1,5 +1,6 @@
 """What a page holds, in which order, and what it says of what it leaves out."""
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -14,7 +15,6 @@ from trees import NASTY, estimate, influences, susceptibilities
 import sltfast
 from sltfast.report.limits import Limits
 from sltfast.report.packing import as_json, floats
-from sltfast.report.plane import principal_axes
 from sltfast.report.response import response_of
 from sltfast.report.susceptibilities import shortened
 from sltfast.report.tokens import piece_of
@@ -38,6 +38,10 @@ def data_of(page: Path) -> dict[str, Any]:
     (text,) = re.findall(r'id="report-data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def array_of(packed: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["float32"]), "<f4").reshape(packed["shape"])
 
 
 def headings(page: Path) -> list[str]:
@@ -83,11 +87,9 @@ def test_json_survives_what_could_end_its_element() -> None:
 
 
 def test_numbers_are_those_of_the_trees(page: Path) -> None:
-    import base64
-
     found = data_of(page)["sections"]["susceptibilities-2-text"]
     code = found["datasets"][0]
-    values = np.frombuffer(base64.b64decode(code["sus"]["float32"]), "<f4").reshape(code["sus"]["shape"])
+    values = array_of(code["sus"])
     flat = susceptibilities()["susceptibilities"].to_dataset()
     here = (flat["dataset_id"] == 0) & (flat["batch"] == 2) & (flat["target_position"] == 7)
     expected = flat["sus"].values[here.values][0]
@@ -174,13 +176,24 @@ def influences_of_neighbours() -> xr.Dataset:
     )
 
 
-def test_principal_axes_are_those_of_the_covariance() -> None:
-    matrix = np.random.default_rng(1).standard_normal((200, 5)) * [5, 3, 1, 0.5, 0.1]
-    matrix -= matrix.mean(0)
-    directions, shares = principal_axes(matrix)
-    values, vectors = np.linalg.eigh(matrix.T @ matrix)
-    np.testing.assert_allclose(np.abs((directions * vectors.T[::-1][:4]).sum(1)), 1, rtol=1e-9)
-    np.testing.assert_allclose(shares, values[::-1][:4] / values.sum(), rtol=1e-9)
+def test_the_plane_is_that_of_the_response_matrix(page: Path) -> None:
+    from sltfast import analysis
+
+    matrix = analysis.response_matrix(susceptibilities()).drop_sel(component="full")
+    found = analysis.pca(analysis.centre_rows(analysis.standardise(matrix)), 2)
+    data = data_of(page)["sections"]["susceptibilities-2-plane"]
+    assert data["axes"] == [f"PC{k + 1} ({100 * float(found['explained_variance_ratio'][k]):.1f} %)" for k in range(2)]
+    # float32 on the page, and in the response behind it
+    np.testing.assert_allclose(array_of(data["points"]), found["scores"].values, atol=1e-5)
+
+
+def test_a_component_without_a_living_chain_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    tree = susceptibilities()
+    for group in ("susceptibilities", "datasets"):
+        tree[group]["sus"][{"wr": 1}] = np.nan
+    page = sltfast.write_report(tree, tmp_path / "page.html", umap=False)
+    assert len(data_of(page)["sections"]["susceptibilities-0-plane"]["places"]) == 9 * 19 - 1
+    assert "l0h0 on prose: χ = –" in page.read_text("utf-8")
 
 
 def test_pieces_of_tokens() -> None:
