@@ -99,7 +99,8 @@ def compute_weight_covariance(samples: xr.DataTree, *, num_components: int = 10)
         the sampler's settings.
 
     Raises:
-        ValueError: no weights were recorded, too many, fewer than two draws, or a bad ``num_components``.
+        ValueError: no weights were recorded, too many, those of a sweep, fewer than two draws, or a bad
+            ``num_components``.
         AllChainsDied: no chain lived.
 
     Source: Chan, Golub and LeVeque (1983) for the sums; first-order perturbation of an eigenvalue.
@@ -110,6 +111,12 @@ def compute_weight_covariance(samples: xr.DataTree, *, num_components: int = 10)
     if "displacement" not in tree:
         raise ValueError(
             "the samples hold no weights: sample with record_weights=..., or use sltfast.weight_covariance"
+        )
+    sampler = tree.attrs["metadata"]["config"]["sampler"]
+    if sampler.get("cells"):
+        cells = len(sampler["cells"])
+        raise ValueError(
+            f"the samples hold the {cells} cells of a sweep, each with a covariance of its own: give one run"
         )
     _check_components(num_components)
     _check_size(tree.sizes["coordinate"])
@@ -139,7 +146,6 @@ def compute_weight_covariance(samples: xr.DataTree, *, num_components: int = 10)
         "eigenvector": (("component", "coordinate"), vectors),
         "alive": ("chain", alive),
     }
-    sampler = tree.attrs["metadata"]["config"]["sampler"]
     settings = {key: value for key, value in sampler.items() if isinstance(value, str | int | float)}
     attrs = {**settings, "num_draws": count, "chains_alive": chains}
     return xr.Dataset(found, coords=_labels(tree), attrs=attrs)

@@ -89,6 +89,14 @@ def test_samples_without_weights_are_refused():
         sltfast.compute_weight_covariance(samples)
 
 
+def test_samples_of_a_sweep_are_refused(tmp_path):
+    given = {**SHORT, "n_beta": [5.0, 10.0], "record_weights": "w", "loss_fn": quadratic_loss}
+    result = sltfast.sweep(Quadratic(torch.ones(2)), ONES, output_path=tmp_path / "run.zarr", **given)
+    assert result.sizes["n_beta"] == 2
+    with pytest.raises(ValueError, match="hold the 2 cells of a sweep, each with a covariance of its own"):
+        sltfast.compute_weight_covariance(sltfast.open(tmp_path / "run.zarr"))
+
+
 def test_the_law_refuses_what_has_none():
     np.testing.assert_allclose(quadratic_covariance_sgld([[2.0]], 3.0, 1.0, 1e-9), [[1 / 7]], rtol=1e-8)
     with pytest.raises(ValueError, match=r"eigenvalues in \(0, 4 / lr\) = \(0, 4\), got 0 to 1"):
