@@ -34,6 +34,7 @@ _LAZY = {
     "compute_llc_temperatures": "sltfast.estimators.temperatures",
     "wbic": "sltfast.estimators.wbic",
     "refined_llc": "sltfast.estimators.refined",
+    "compute_token_llc": "sltfast.estimators.token_llc",
     "weight_covariance": "sltfast.estimators.weight_covariance",
     "compute_weight_covariance": "sltfast.estimators.weight_covariance",
     "write_report": "sltfast.report.page",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from sltfast.estimators.sweeps import compute_sweep as compute_sweep
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
+    from sltfast.estimators.token_llc import compute_token_llc as compute_token_llc
     from sltfast.estimators.wbic import wbic as wbic
     from sltfast.estimators.weight_covariance import compute_weight_covariance as compute_weight_covariance
     from sltfast.estimators.weight_covariance import weight_covariance as weight_covariance
