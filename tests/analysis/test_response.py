@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import xarray as xr
+from models import tiny_neox, token_rows
 from response_trees import Letters, susceptibility_tree
 
-from sltfast.analysis import centre_rows, response_matrix, standardise
+import sltfast
+from sltfast.analysis import centre_rows, pca, response_matrix, standardise
 
 
 def changed(**values):
@@ -127,3 +129,21 @@ def test_what_is_no_response_matrix(matrix, error, message):
     for function in (standardise, centre_rows):
         with pytest.raises(error, match=message):
             function(matrix)
+
+
+def test_a_run_s_own_susceptibilities():
+    rows = {"code": token_rows(), "prose": token_rows(seed=9)}
+    observables = {name: (ids, 2) for name, ids in rows.items()} | {"train": (rows["code"], 1)}
+    settings = {"lr": 1e-3, "n_beta": 10.0, "localization": 50.0, "num_chains": 2, "num_draws": 8, "batch_size": 4}
+    heads = {"full": None, "l0h0": "l0h0", "l0h1": "l0h1"}
+    runs = sltfast.sample_restrictions(tiny_neox(), rows["code"], observables, heads, progress=False, **settings)
+    matrix = response_matrix(sltfast.compute_susceptibilities(runs, "train"), context=3)
+    matrix = matrix.sel(component=["l0h0", "l0h1"])
+    assert matrix.shape == (2 * 8 * 8, 2)  # of each data set 8 rows of 9 tokens, 8 of them predicted
+    assert set(matrix["dataset"].values.tolist()) == {"code", "prose"}
+    row = matrix[5]
+    end = int(row["target_position"]) + 1
+    seen = [*map(int, str(row["context"].values).split()), int(row["token_id"])]
+    assert seen in rows[str(row["dataset"].values)][:, end - 4 : end].tolist()
+    scores = pca(centre_rows(standardise(matrix)), 1)["scores"]
+    np.testing.assert_allclose(scores.mean("token"), 0.0, atol=1e-12)
