@@ -33,6 +33,8 @@ CASES = {
     "language model": (tiny_neox, token_rows(), {}),
     "padded": (tiny_neox, PADDED, {}),
     "head": (tiny_neox, PADDED, {"param_masks": "l1h1"}),
+    "moments": (tiny_neox, PADDED, {"record": "moments", "sampling_task": "o", "num_blocks": 2}),
+    "covariances": (tiny_neox, token_rows(), {"record": "covariances", "num_blocks": 1}),
 }
 
 
