@@ -39,6 +39,7 @@ _LAZY = {
     "compute_weight_covariance": "sltfast.estimators.weight_covariance",
     "write_report": "sltfast.report.page",
     "damped_influence": "sltfast.estimators.influence.damped",
+    "susceptibilities": "sltfast.estimators.susceptibility",
     "compute_susceptibilities": "sltfast.estimators.susceptibility",
     "block_moments": "sltfast.estimators.blocks",
     "AllChainsDied": "sltfast.errors",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from sltfast.estimators.loss_kernel.kernel import loss_kernel as loss_kernel
     from sltfast.estimators.refined import refined_llc as refined_llc
     from sltfast.estimators.susceptibility import compute_susceptibilities as compute_susceptibilities
+    from sltfast.estimators.susceptibility import susceptibilities as susceptibilities
     from sltfast.estimators.sweeps import compute_sweep as compute_sweep
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures

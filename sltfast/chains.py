@@ -110,15 +110,21 @@ def run_chains(
         if weights is not None:
             specs += weight_specs(config, weights)
         places: list[_Place] = []
+        identity: dict[str, str] = {}
         for name, restriction in restrictions.items():
             attrs, path = attributes(config, seen, recording, restriction, where), paths[name]
             if weights is not None:
                 attrs["sltfast"]["weights"] = weight_names(model, weights)
             existing = Existing("", {})
             if path is not None:  # reading every weight and row is worth it only where runs could be mixed up
-                identity = run_identity(model, source, restriction, seen, loss)
+                identity = identity or run_identity(model, source, seen, loss)  # the same for all restrictions
                 arrays = ", ".join(spec.name for spec in specs)
-                attrs["sltfast"]["identity"] = {**identity, **recording.identity, "arrays": arrays}
+                attrs["sltfast"]["identity"] = {
+                    **identity,
+                    "restriction": restriction_digest(restriction),
+                    **recording.identity,
+                    "arrays": arrays,
+                }
                 if weights is not None:
                     attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
                 existing = existing_run(path, attrs)

@@ -30,18 +30,11 @@ def restriction_digest(restriction: Restriction) -> str:
     return digest.hexdigest()
 
 
-def run_identity(
-    model: nn.Module,
-    source: Source,
-    restriction: Restriction,
-    observables: Sequence[Observable],
-    loss: ItemLoss,
-) -> dict[str, str]:
-    """What must agree, beside the settings, for two calls to be the same run."""
+def run_identity(model: nn.Module, source: Source, observables: Sequence[Observable], loss: ItemLoss) -> dict[str, str]:
+    """What must agree, beside the settings and the restriction, for two calls to be the same run."""
     identity = {
         "model": Digest().add(model).add(getattr(getattr(model, "config", None), "to_dict", dict)()).hexdigest(),
         "data": source.fingerprint(),
-        "restriction": restriction_digest(restriction),
         "loss": f"{loss.name} {Digest().add(loss.function).hexdigest()}",
     }
     for observable in observables:
