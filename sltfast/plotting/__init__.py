@@ -4,12 +4,14 @@ Each function returns a `matplotlib.figure.Figure` that belongs to nobody: save 
 """
 
 from sltfast.plotting.heatmap import sweep_heatmap
+from sltfast.plotting.influence import influence_matrix
 from sltfast.plotting.style import save
 from sltfast.plotting.traces import burnin_steps, plot_trace, plot_traces
 from sltfast.plotting.training import plot_checkpoints, plot_llc_over_training
 
 __all__ = [
     "burnin_steps",
+    "influence_matrix",
     "plot_checkpoints",
     "plot_llc_over_training",
     "plot_trace",

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sltfast.estimators.bif.definition import Definition
-from sltfast.estimators.bif.recorded import Keys, dataset_of, loss_keys_of, recorded_losses, token_ids_of
-from sltfast.estimators.bif.selection import Range, items_of, losses_at, pairs_of
+from sltfast.estimators.bif.recorded import Keys, dataset_of, token_ids_of
+from sltfast.estimators.bif.selection import Range, items_of
+from sltfast.estimators.bif.sources import source_of
 from sltfast.estimators.bif.tables import matrix_table, neighbour_table
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def compute_bif(
     sequences, no token pair is formed: means of covariances are covariances of means.
 
     Args:
-        samples: from ``sltfast.sample`` or ``sltfast.open``, or devinterp's tree.
+        samples: from ``sltfast.sample`` or ``sltfast.open``, or devinterp's tree. Of a run with
+            ``record="covariances"``: sequences, stacked, in the blocks that it recorded.
         correlation_method: "token": losses of tokens; "sequence": of sequences, the mean over the positions they have.
         reduce_chain_dimension_method: "stack" the chains' draws, or take the "mean" over chains at each draw first.
         loss_keys: observables, one after another along ``batch``; "all": every one, sorted.
@@ -102,23 +104,27 @@ def compute_bif(
     )
     definition = Definition.of(sign, normalize, compute_covariance)
     dataset = dataset_of(samples)
-    keys = loss_keys_of(dataset, loss_keys)
-    recorded = recorded_losses(samples, keys)
+    source = source_of(
+        samples,
+        loss_keys,
+        correlation_method=correlation_method,
+        reduce_chain_dimension_method=reduce_chain_dimension_method,
+        num_blocks=num_blocks,
+    )
     items = (
-        items_of(recorded.observables, batch_index_range_1, loss_keys_1, 1),
-        items_of(recorded.observables, batch_index_range_2, loss_keys_2, 2),
+        items_of(source.observables, batch_index_range_1, loss_keys_1, 1),
+        items_of(source.observables, batch_index_range_2, loss_keys_2, 2),
     )
     stacked = reduce_chain_dimension_method == "stack"
-    if separate_chains and not (stacked and recorded.chains > 1):
+    if separate_chains and not (stacked and source.chains > 1):
         raise ValueError(
-            f"separate_chains needs at least two chains, stacked: there are {recorded.chains}, and "
+            f"separate_chains needs at least two chains, stacked: there are {source.chains}, and "
             f"reduce_chain_dimension_method is {reduce_chain_dimension_method!r}"
         )
-    losses, blocks = losses_at(recorded, correlation_method, reduce_chain_dimension_method, num_blocks)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pairs = pairs_of(losses, blocks, items, normalize=definition.normalize, average=average_tokenwise_bif, device=where)
+    pairs = source.pairs(items, normalize=definition.normalize, average=average_tokenwise_bif, device=where)
     per_token = correlation_method == "token" and not average_tokenwise_bif
-    positions = losses.shape[2] if per_token else None
+    positions = source.positions if per_token else None
     errors = standard_errors if standard_errors is not None else not (per_token and top_k is None)
     side = None if positions is None else batch_size * positions
     if top_k is None:
@@ -144,10 +150,10 @@ def compute_bif(
             side=side,
             progress=progress,
         )
-    ids = token_ids_of(dataset, keys)
+    ids = token_ids_of(dataset, source.keys)
     if ids is not None:
         table["input_ids"] = (("batch", "position"), ids)
-    table.coords["observable"] = ("batch", recorded.observables)
+    table.coords["observable"] = ("batch", source.observables)
     settings = {
         "definition": definition.words,
         "sign": definition.sign,
@@ -155,11 +161,11 @@ def compute_bif(
         "correlation_method": correlation_method,
         "reduce_chain_dimension_method": reduce_chain_dimension_method,
         "average_tokenwise_bif": int(average_tokenwise_bif),
-        "loss_keys": keys,
-        "chains": recorded.chains,
-        "chains_left_out": list(recorded.left_out),
-        "draws": losses.shape[0],
-        "blocks_per_chain": blocks.per_chain,
+        "loss_keys": source.keys,
+        "chains": source.chains,
+        "chains_left_out": list(source.left_out),
+        "draws": source.draws,
+        "blocks_per_chain": pairs.blocks.per_chain,
     }
     return table.assign_attrs(**sampler_settings(dataset), **settings)
 

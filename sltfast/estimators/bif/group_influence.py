@@ -11,11 +11,12 @@ import torch
 from sltfast.estimators.bif.compute import CorrelationMethod, check_options, sampler_settings
 from sltfast.estimators.bif.definition import Definition
 from sltfast.estimators.bif.groups import GroupPairs, Groups
+from sltfast.estimators.bif.moment_pairs import GroupedMoments
 from sltfast.estimators.bif.others import OtherPairs
 from sltfast.estimators.bif.pairs import Pairs
-from sltfast.estimators.bif.recorded import Keys, dataset_of, loss_keys_of, recorded_losses
-from sltfast.estimators.bif.selection import losses_at
+from sltfast.estimators.bif.recorded import Keys, dataset_of
 from sltfast.estimators.bif.side import Side
+from sltfast.estimators.bif.sources import Covariances, Traces, source_of
 from sltfast.estimators.bif.tiles import matrix
 
 if TYPE_CHECKING:
@@ -86,38 +87,68 @@ def group_influence(
         batch_size=1,
         num_blocks=num_blocks,
     )
-    keys = loss_keys_of(dataset, loss_keys)
-    recorded = recorded_losses(samples, keys)
-    losses, blocks = losses_at(recorded, correlation_method, "stack", num_blocks)
-    shape = (losses.shape[1], losses.shape[2])
-    given = labels_of(labels, recorded.observables, shape)
-    names, numbers = numbered(given)
+    source = source_of(
+        samples,
+        loss_keys,
+        correlation_method=correlation_method,
+        reduce_chain_dimension_method="stack",
+        num_blocks=num_blocks,
+    )
+    shape = (len(source.observables), source.positions)
+    names, numbers = numbered(labels_of(labels, source.observables, shape))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    side = Side.of(losses.flatten(1).to(where), blocks, normalize=normalize, dtype=torch.float64)
-    columns = Groups.of(torch.from_numpy(numbers.ravel()), len(names), side)
-    each = torch.arange(numbers.size)
-    rows = Groups.of(each, numbers.size, side) if per_query else columns
-    own = torch.full((len(rows),), -1, device=where)
-    every = GroupPairs(side, side, rows, columns, own, symmetric=not per_query)
-    pairs: Pairs = OtherPairs(every) if exclude_self else every
+    options = {"normalize": normalize, "per_query": per_query, "exclude_self": exclude_self}
+    if isinstance(source, Covariances):
+        pairs, sizes = _from_covariances(source, numbers.ravel(), len(names), **options)
+    else:
+        pairs, sizes = _from_traces(source, numbers.ravel(), len(names), device=where, **options)
     found = matrix(pairs, sign=sign, errors=standard_errors, between=separate_chains)
     parts = {"influences": found.values, "influences_se": found.errors, "between": found.between}
     if found.between is not None:
         parts["within"] = found.values - found.between
     values = {name: part.numpy() for name, part in parts.items() if part is not None}
-    sizes = np.diff(columns.starts)
     table = _table(values, names, sizes, shape if per_query else None, tokens=correlation_method == "token")
     settings = {
         "definition": Definition(sign, normalize).words,
         "exclude_self": int(exclude_self),
         "correlation_method": correlation_method,
-        "loss_keys": keys,
-        "chains": recorded.chains,
-        "chains_left_out": list(recorded.left_out),
-        "draws": losses.shape[0],
+        "loss_keys": source.keys,
+        "chains": source.chains,
+        "chains_left_out": list(source.left_out),
+        "draws": source.draws,
         "se_kind": "the larger of batch means and between chains",
     }
     return table.assign_attrs(**sampler_settings(dataset), **settings)
+
+
+def _from_traces(
+    source: Traces,
+    numbers: np.ndarray,
+    count: int,
+    *,
+    normalize: bool,
+    per_query: bool,
+    exclude_self: bool,
+    device: torch.device,
+) -> tuple[Pairs, np.ndarray]:
+    """Pairs of groups, by their mean losses, and the groups' sizes."""
+    losses = source.losses.flatten(1).to(device)
+    side = Side.of(losses, source.blocks, normalize=normalize, dtype=torch.float64)
+    columns = Groups.of(torch.from_numpy(numbers), count, side)
+    rows = Groups.of(torch.arange(numbers.size), numbers.size, side) if per_query else columns
+    own = torch.full((len(rows),), -1, device=device)
+    every = GroupPairs(side, side, rows, columns, own, symmetric=not per_query)
+    return OtherPairs(every) if exclude_self else every, np.diff(columns.starts)
+
+
+def _from_covariances(
+    source: Covariances, numbers: np.ndarray, count: int, *, normalize: bool, per_query: bool, exclude_self: bool
+) -> tuple[Pairs, np.ndarray]:
+    """The same, by means over the pairs that are on record."""
+    member = torch.from_numpy(numbers[:, None] == np.arange(count))
+    rows = torch.eye(len(numbers), dtype=torch.bool) if per_query else member
+    pairs = GroupedMoments(source.all_pairs(normalize=normalize), rows, member, exclude_self=exclude_self)
+    return pairs, (member & ~pairs.absent[:, None]).sum(0).numpy()
 
 
 def labels_of(labels: Labels, observables: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

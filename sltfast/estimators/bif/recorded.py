@@ -58,7 +58,7 @@ def loss_keys_of(dataset: xr.Dataset, loss_keys: Keys) -> list[str]:
     if not present:
         raise ValueError(
             "the samples hold no losses of observables (variables loss_<name>): sample with observables={name: data "
-            f"set}} and record='traces'; there are {sorted(map(str, dataset.data_vars))}"
+            f"set}}, and record='traces' or 'covariances'; there are {sorted(map(str, dataset.data_vars))}"
         )
     if isinstance(loss_keys, str):
         if loss_keys != "all":
@@ -82,7 +82,9 @@ def recorded_losses(samples: Any, keys: Sequence[str]) -> Recorded:
     """
     dataset = dataset_of(samples)
     arrays = [_array(dataset, key) for key in keys]
-    living, draws = _living(dataset, arrays, samples)
+    living, draws = living_chains(dataset, _recorded_draws(dataset, arrays), samples, unit="draws")
+    if len(living) * draws < 2:
+        raise ValueError(f"a covariance needs at least 2 draws, got {len(living) * draws}: raise num_draws")
     chains = arrays[0].shape[0]
     width = max(array.shape[3] for array in arrays)
     if len(arrays) == 1 and len(living) == chains and draws == arrays[0].shape[1]:
@@ -120,32 +122,40 @@ def _array(dataset: xr.Dataset, key: str) -> np.ndarray:
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
 
-def _living(dataset: xr.Dataset, arrays: Sequence[np.ndarray], samples: Any) -> tuple[list[int], int]:
-    """Chains to read and how many draws of each: whole chains, or of an interrupted run what all have."""
-    chains, draws = arrays[0].shape[:2]
-    if {array.shape[:2] for array in arrays} != {(chains, draws)}:
-        raise ValueError(f"observables must have the same chains and draws, got {[a.shape[:2] for a in arrays]}")
-    alive = np.ones(chains, dtype=bool)
-    counts = np.full(chains, draws)
-    if "alive" in dataset:
-        alive = np.asarray(dataset["alive"].values).astype(bool)
+def living_chains(dataset: xr.Dataset, recorded: np.ndarray, samples: Any, *, unit: str) -> tuple[list[int], int]:
+    """Chains to read and how many rows of each: whole chains, or of an interrupted run what all have.
+
+    Args:
+        dataset: the root of the tree.
+        recorded: [C, rows] which rows are there.
+        samples: what an error hands back.
+        unit: of a row, for messages.
+
+    Raises:
+        AllChainsDied: no chain lived.
+    """
+    chains, rows = recorded.shape
     completed = dataset.attrs.get("completed", 1) == 1
-    if not completed or "alive" not in dataset:
-        missing = np.isnan(arrays[0]).all(axis=(2, 3))  # rows that were not recorded
-        counts = np.where(missing.any(axis=1), missing.argmax(axis=1), draws)
-        alive &= (counts == draws) | (not completed)
-    whole = np.flatnonzero(alive & (counts == draws)).tolist()
-    partial = np.flatnonzero(alive & (counts > 0)).tolist()
-    living = whole or partial
+    counts = np.where(recorded.all(axis=1), rows, recorded.argmin(axis=1))
+    alive = np.asarray(dataset["alive"].values).astype(bool) if "alive" in dataset else np.ones(chains, dtype=bool)
+    whole = np.flatnonzero(alive & (counts == rows)).tolist()
+    living = whole or (np.flatnonzero(alive & (counts > 0)).tolist() if not completed else [])
     if not living:
         raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=samples)
     if len(living) < chains or not whole:
-        reason = "died or are not finished" if not completed else "died"
+        reason = "died" if completed else "died or are not finished"
         say = f"{chains - len(living)} of {chains} chains {reason} and are left out of every mean"
         if not whole:
-            say = f"the run was interrupted: {counts[living].min()} of {draws} draws of {len(living)} chains are used"
+            say = f"the run was interrupted: {counts[living].min()} of {rows} {unit} of {len(living)} chains are used"
         warnings.warn(say, UserWarning, stacklevel=4)
-    count = int(counts[living].min())
-    if len(living) * count < 2:
-        raise ValueError(f"a covariance needs at least 2 draws, got {len(living) * count}: raise num_draws")
-    return living, count
+    return living, int(counts[living].min())
+
+
+def _recorded_draws(dataset: xr.Dataset, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """[C, D] which draws are there; that every draw of a complete run is needs no look at its losses."""
+    shapes = {array.shape[:2] for array in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"observables must have the same chains and draws, got {sorted(shapes)}")
+    if dataset.attrs.get("completed", 1) == 1 and "alive" in dataset:
+        return np.ones(arrays[0].shape[:2], dtype=bool)
+    return ~np.isnan(arrays[0]).all(axis=(2, 3))

@@ -53,7 +53,8 @@ def bif(
 
         BIF(i, j) = −Cov_β[ℓ_i, ℓ_j],  w ~ p(w) ∝ exp(−nβ·L(w) − γ/2·|w − w*|²).
 
-    Only losses of the observables are recorded, unless ``sampling`` asks for more.
+    Only losses of the observables are recorded, unless ``sampling`` asks for more; with ``record="covariances"`` those
+    of pairs of sequences, which do not grow with the draws.
 
     Args:
         model: see ``sltfast.sample``.
@@ -115,7 +116,7 @@ def bif(
         "separate_chains": separate_chains,
     }
     path = None if output_path is None else result_path(output_path)
-    needed = {"save_token_losses": False, "num_init_loss_batches": 0}
+    needed = {"save_token_losses": False, "num_init_loss_batches": 0, "num_blocks": num_blocks}
     samples = sample(
         model,
         dataset,

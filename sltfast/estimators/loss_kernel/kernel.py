@@ -64,7 +64,7 @@ def loss_kernel(
     if not isinstance(observables, Mapping) or not observables:
         raise ValueError(f"loss_kernel needs observables, {{name: data set}} with at least one, got {observables!r}")
     _check(correlation_method, top_k, top_k_by, num_blocks)
-    needed = {"save_token_losses": False, "num_init_loss_batches": 0}
+    needed = {"save_token_losses": False, "num_init_loss_batches": 0, "num_blocks": num_blocks}
     samples = sample(
         model,
         dataset,
