@@ -37,47 +37,17 @@ def pca(matrix: xr.DataArray, n_components: int, whiten: bool = False) -> xr.Dat
 
     Source: Baker et al. 2504.18274 (PCA of the response matrix); "Spectroscopy at scale", timaeus.co, 2026 (whitening).
     """
-    import xarray as xr
-
-    decomposition = require("sklearn.decomposition", extra="analysis", purpose="for principal components")
     values = finite_values(matrix)
     least = min(values.shape)
     if isinstance(n_components, bool) or not isinstance(n_components, int) or not 1 <= n_components <= least:
         raise ValueError(f"n_components must be a whole number in 1 … {least}, got {n_components!r}")
-    if len(values) < 2:
-        raise ValueError("principal components need at least two tokens, got 1")
-    # whitening divides by small variances, which a decomposition of the covariance matrix would have lost
-    solver = "full" if whiten else "auto"
-    with np.errstate(invalid="ignore"):  # of equal rows scikit-learn makes shares 0/0
-        fit = decomposition.PCA(n_components, svd_solver=solver, random_state=0).fit(values)
-    variance = np.asarray(fit.explained_variance_)
-    if whiten:
-        rank = _rank(fit, values)
-        if rank < n_components:
-            raise ValueError(
-                f"the matrix has rank {rank} after centring and cannot be whitened in {n_components} directions: give "
-                f"n_components <= {rank} (centring the rows takes away one)"
-            )
-    loadings = np.asarray(fit.components_)
-    signs = np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
-    loadings = loadings * signs
-    scores = (values - fit.mean_) @ loadings.T
-    if whiten:
-        scores = scores / np.sqrt(variance)
-    total = float(values.var(axis=0, ddof=1).sum())
-    of_token = {name: coord for name, coord in matrix.coords.items() if coord.dims == ("token",)}
-    of_component = {name: coord for name, coord in matrix.coords.items() if coord.dims == ("component",)}
-    return xr.Dataset(
-        {
-            "scores": (("token", "pc"), scores),
-            "loadings": (("pc", "component"), loadings),
-            "explained_variance": ("pc", variance),
-            "explained_variance_ratio": ("pc", variance / total if total > 0 else np.zeros_like(variance)),
-            "mean": ("component", fit.mean_),
-        },
-        coords={"pc": np.arange(1, n_components + 1), **of_token, **of_component},
-        attrs={"whitened": int(whiten)},
-    )
+    fit = _fit(values, n_components, whiten)
+    if whiten and (rank := _rank(fit, values)) < n_components:
+        raise ValueError(
+            f"the matrix has rank {rank} after centring and cannot be whitened in {n_components} directions: give "
+            f"n_components <= {rank} (centring the rows takes away one)"
+        )
+    return _components(matrix, values, fit, n_components, whiten)
 
 
 def whiten(matrix: xr.DataArray, n_components: int | None = None) -> xr.DataArray:
@@ -96,16 +66,55 @@ def whiten(matrix: xr.DataArray, n_components: int | None = None) -> xr.DataArra
 
     Source: "Spectroscopy at scale", timaeus.co, 2026.
     """
+    if n_components is not None:
+        return pca(matrix, n_components, whiten=True)["scores"]
     values = finite_values(matrix)
-    if n_components is None:
-        apart = values - values.mean(axis=0)
-        n_components = int((np.linalg.svd(apart, compute_uv=False) > _floor(values)).sum())
-        if n_components == 0:
-            raise ValueError("all rows of the matrix are equal: there is nothing to whiten")
-    return pca(matrix, n_components, whiten=True)["scores"]
+    fit = _fit(values, min(values.shape), True)
+    rank = _rank(fit, values)
+    if rank == 0:
+        raise ValueError("all rows of the matrix are equal: there is nothing to whiten")
+    return _components(matrix, values, fit, rank, True)["scores"]
+
+
+def _fit(values: np.ndarray, n_components: int, whiten: bool) -> Any:
+    """scikit-learn's PCA of the rows; its own scores are not asked for, so that signs can be fixed here."""
+    decomposition = require("sklearn.decomposition", extra="analysis", purpose="for principal components")
+    if len(values) < 2:
+        raise ValueError("principal components need at least two tokens, got 1")
+    # whitening divides by small variances, which a decomposition of the covariance matrix would have lost
+    solver = "full" if whiten else "auto"
+    with np.errstate(invalid="ignore"):  # of equal rows scikit-learn makes shares 0/0
+        return decomposition.PCA(n_components, svd_solver=solver, random_state=0).fit(values)
+
+
+def _components(matrix: xr.DataArray, values: np.ndarray, fit: Any, kept: int, whiten: bool) -> xr.Dataset:
+    """The leading ``kept`` components of a fit, labelled."""
+    import xarray as xr
+
+    variance, loadings = np.asarray(fit.explained_variance_)[:kept], np.asarray(fit.components_)[:kept]
+    signs = np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
+    loadings = loadings * signs
+    scores = (values - fit.mean_) @ loadings.T
+    if whiten:
+        scores = scores / np.sqrt(variance)
+    total = float(values.var(axis=0, ddof=1).sum())
+    of_token = {name: coord for name, coord in matrix.coords.items() if coord.dims == ("token",)}
+    of_component = {name: coord for name, coord in matrix.coords.items() if coord.dims == ("component",)}
+    return xr.Dataset(
+        {
+            "scores": (("token", "pc"), scores),
+            "loadings": (("pc", "component"), loadings),
+            "explained_variance": ("pc", variance),
+            "explained_variance_ratio": ("pc", variance / total if total > 0 else np.zeros_like(variance)),
+            "mean": ("component", fit.mean_),
+        },
+        coords={"pc": np.arange(1, kept + 1), **of_token, **of_component},
+        attrs={"whitened": int(whiten)},
+    )
 
 
 def _rank(fit: Any, values: np.ndarray) -> int:
+    """How many singular values of a fit are more than rounding."""
     return int((np.asarray(fit.singular_values_) > _floor(values)).sum())
 
 
