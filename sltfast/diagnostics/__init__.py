@@ -10,12 +10,16 @@ Example:
 
     diagnostics.diagnose(samples)                     # of a run: its loss and every observable, with a verdict on each
     diagnostics.mala_acceptance(model, data, lr=1e-4, n_beta=30.0, localization=100.0)   # is the step small enough?
+    spectrum = diagnostics.curvature(model, data)     # of the Hessian at w*: trace, largest eigenvalue, quadrature
+    diagnostics.predicted_bias(spectrum, lr=1e-4, n_beta=30.0, localization=100.0)       # what ε and γ do to λ̂
 """
 
 from sltfast.diagnostics.autocorrelation import autocorrelation, suggested_steps
+from sltfast.diagnostics.curvature import curvature
 from sltfast.diagnostics.diagnose import diagnose
 from sltfast.diagnostics.mala import mala_acceptance
 from sltfast.diagnostics.mean import MeanEstimate, mean_estimate
+from sltfast.diagnostics.predicted_bias import predicted_bias
 from sltfast.diagnostics.trace import TraceDiagnostics, trace_diagnostics
 from sltfast.diagnostics.verdict import Reading, Verdict, verdict
 
@@ -25,9 +29,11 @@ __all__ = [
     "TraceDiagnostics",
     "Verdict",
     "autocorrelation",
+    "curvature",
     "diagnose",
     "mala_acceptance",
     "mean_estimate",
+    "predicted_bias",
     "suggested_steps",
     "trace_diagnostics",
     "verdict",
