@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLED = "sampled loss"  # no observable can have this name: theirs become names of variables
 
 
-class _Trace(NamedTuple):
+class Trace(NamedTuple):
     """Of one quantity, [living chains, entries] after burn-in, how it is read, and whether its level at w* is known."""
 
     name: str
@@ -54,12 +54,8 @@ def diagnose(samples: xr.DataTree) -> xr.Dataset:
     """
     import xarray as xr
 
-    from sltfast.estimators.llc import compute_llc
-
     tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
-    llc = compute_llc(samples)
-    alive, dead = llc["alive"].values, int((llc["death_step"].values >= 0).sum())
-    traces = _traces(tree, llc["excess_trace"].values[alive], alive)
+    alive, dead, traces = _judged(tree)
     rows = [_row(trace, dead) for trace in traces]
     numbers = {name: ("observable", np.array([row[name] for row in rows], np.float64)) for name in _NUMBERS}
     words = {name: ("observable", np.array([row[name] for row in rows], object)) for name in ("verdict", "advice")}
@@ -74,7 +70,7 @@ def diagnose(samples: xr.DataTree) -> xr.Dataset:
             "advice": worst["advice"],
         },
     )
-    metrics = _metrics(tree, alive, int(llc.attrs["num_burnin_steps"]))
+    metrics = _metrics(tree, alive, traces[0].reading.burnin)
     return result if metrics is None else result.merge(metrics)
 
 
@@ -85,10 +81,28 @@ _NUMBERS = (
 _BADNESS = ("converged", "drifting", "diverged")
 
 
-def _traces(tree: Any, excess: np.ndarray, alive: np.ndarray) -> list[_Trace]:
+def traces_of(samples: xr.DataTree) -> list[Trace]:
+    """The sampled loss, then every observable of a run: its living chains after burn-in.
+
+    Raises:
+        ValueError, AllChainsDied: as ``sltfast.compute_llc``.
+    """
+    return _judged(samples.dataset if hasattr(samples, "dataset") else samples)[2]
+
+
+def _judged(tree: Any) -> tuple[np.ndarray, int, list[Trace]]:
+    """Which chains live [chain], how many died, and the traces of the living."""
+    from sltfast.estimators.llc import compute_llc
+
+    llc = compute_llc(tree)
+    alive, dead = llc["alive"].values, int((llc["death_step"].values >= 0).sum())
+    return alive, dead, _traces(tree, llc["excess_trace"].values[alive], alive)
+
+
+def _traces(tree: Any, excess: np.ndarray, alive: np.ndarray) -> list[Trace]:
     sampler = tree.attrs["metadata"]["config"]["sampler"]
     burnin, between = int(sampler["num_burnin_steps"]), int(sampler.get("num_steps_bw_draws", 1))
-    found = [_Trace(SAMPLED, _recorded(excess[:, burnin:]), Reading(burnin, 1, between))]
+    found = [Trace(SAMPLED, _recorded(excess[:, burnin:]), Reading(burnin, 1, between))]
     for name in observables_of(tree):
         values = mean_losses(tree, name)[alive]
         level = f"init_mean_loss_{name}"
@@ -96,7 +110,7 @@ def _traces(tree: Any, excess: np.ndarray, alive: np.ndarray) -> list[_Trace]:
             values = values - float(tree[level])
         values = _recorded(values)
         if values.shape[1]:
-            found.append(_Trace(name, values, Reading(burnin, between, between, sampled=False), level in tree))
+            found.append(Trace(name, values, Reading(burnin, between, between, sampled=False), level in tree))
     return found
 
 
@@ -129,7 +143,7 @@ def _recorded(values: np.ndarray) -> np.ndarray:
     return values[:, : int(gone.argmax())] if gone.any() else values
 
 
-def _row(trace: _Trace, dead: int) -> dict[str, Any]:
+def _row(trace: Trace, dead: int) -> dict[str, Any]:
     values, reading = trace.values, trace.reading
     found = trace_diagnostics(values)
     estimate = MeanEstimate(*(float(getattr(found, name)) for name in MeanEstimate._fields))

@@ -52,9 +52,9 @@ def predicted_bias(
         ``xr.Dataset``: ``llc`` = λ̂_ε (NaN at and above the stability limit), ``llc_continuum`` = λ̂_γ,
         ``llc_unlocalized`` = λ̂_0, ``localization_bias``, ``discretization_bias``, each with its ``…_se`` over probes;
         ``stability_limit``, 4/max a, beyond which a step blows up, from the largest eigenvalue and its residual;
-        ``recommended_lr``, the largest ε up to half of it whose bias is at most 5 % of λ̂_γ; ``runaway``, directions with a <= 0;
-        ``least_localization``, the γ that would hold all of them (0 where there are none). attrs: the settings,
-        ``advice``.
+        ``recommended_lr``, the largest ε up to half of it whose bias is at most 5 % of λ̂_γ; ``runaway``, directions
+        with a <= 0; ``least_localization``, the γ that would hold all of them (0 where there are none). attrs: the
+        settings, ``advice``.
 
     Raises:
         ValueError: a spectrum that is none, or a negative or infinite number.
