@@ -154,8 +154,8 @@ def sample(
         batch_sampling, token_pos); ``loss_<observable>`` (chain, draw, batch_<observable>, token_pos), read after the
         step of the draw; ``mean_loss_<observable>`` (chain, draw), their weighted mean; ``init_loss_<observable>``
         (batch_<observable>, token_pos) and ``init_mean_loss_<observable>`` (), both at w*, on the same batches and in
-        the same mode (with dropout: one sample of it). Losses are in nats. Groups ``posterior`` and ``sample_stats``
-        are ArviZ's.
+        the same mode (with dropout: one sample of it); ``rows_<observable>`` (batch_<observable>), which rows of its
+        data set were picked. Losses are in nats. Groups ``posterior`` and ``sample_stats`` are ArviZ's.
 
         With ``record="moments"``, in place of ``loss_<observable>`` and for φ_t = L_task(w_t) − L_task(w*) and
         y_t = ℓ(w_t) − ℓ(w*), float64, NaN in blocks that a chain did not live through: ``moment_draws``,

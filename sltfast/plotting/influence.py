@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sltfast.plotting.style import FAINT, INK, new_figure
+from sltfast.plotting.style import INK, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,5 +74,5 @@ def _name_groups(axes: Axes, labels: np.ndarray, *, across: bool) -> None:
     else:
         axes.set_yticks(middles, names, color=INK)
     for start in starts[1:]:
-        (axes.axvline if across else axes.axhline)(start - 0.5, color=FAINT, linewidth=0.8)
+        (axes.axvline if across else axes.axhline)(start - 0.5, color=INK, linewidth=0.8)
     axes.tick_params(length=0)

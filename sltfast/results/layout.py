@@ -113,6 +113,7 @@ def layout(
             ArraySpec(f"mean_loss_{observable.id}", ("chain", "draw"), (chains, draws), "float64", "draw"),
             ArraySpec(f"init_loss_{observable.id}", (batch, same), (count, width), "float64"),
             ArraySpec(f"init_mean_loss_{observable.id}", (), (), "float64"),
+            ArraySpec(f"rows_{observable.id}", (batch,), (count,), "int64"),
         ]
         if recording.record == "traces":
             dims, shape = ("chain", "draw", batch, same), (chains, draws, count, width)

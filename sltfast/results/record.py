@@ -78,6 +78,7 @@ def start_values(
         ids = observable.token_ids()
         if ids is not None:
             values[f"input_ids_{observable.id}"] = ids.numpy()
+        values[f"rows_{observable.id}"] = observable.rows
         losses = observed[observable.id]
         values[f"init_loss_{observable.id}"] = losses.values[0].double().cpu().numpy()
         values[f"init_mean_loss_{observable.id}"] = losses.mean()[0].cpu().numpy()

@@ -36,6 +36,7 @@ def test_the_tree_has_devinterps_names_dims_and_precisions():
         "sampling_input_ids_micro": (("chain", "step", "batch_sampling", "token"), (2, 9, 16, 9), "int64"),
         "loss_a_b": (("chain", "draw", "batch_a_b", "token_pos"), (2, 4, 16, 8), "float32"),
         "input_ids_a_b": (("batch_a_b", "token"), (16, 9), "int64"),
+        "rows_a_b": (("batch_a_b",), (16,), "int64"),
         "loss__0": (("chain", "draw", "batch__0", "token_pos__0"), (2, 4, 8, 4), "float32"),
         "metrics_distance": (("chain", "step"), (2, 9), "float32"),
         "loss": (("chain", "step"), (2, 9), "float64"),

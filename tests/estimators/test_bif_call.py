@@ -1,5 +1,6 @@
 """`bif`: one call from a model to influences, what it records, and what it leaves on disk."""
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
@@ -47,6 +48,18 @@ def test_queries_against_training_items_by_the_names_given():
     result = call(correlation_method="sequence", loss_keys_1=["queries"], loss_keys_2=["train items"])
     assert result["influences"].shape == (4, 8)
     assert "input_ids" not in result
+
+
+def test_says_which_row_of_its_data_set_an_item_is():
+    torch.manual_seed(0)
+    model, (x, y) = nn.Linear(3, 1), data(8, 2)
+    samples = sltfast.sample(model, data(16), {"train items": ((x, y), 2)}, loss_fn=squared, progress=False, **SETTINGS)
+    result = sltfast.compute_bif(samples, correlation_method="sequence")
+    rows = result["row"].values
+    assert sorted(rows.tolist()) == list(range(8))
+    with torch.no_grad():
+        at_start = squared(model, (x, y)).numpy()
+    np.testing.assert_allclose(samples["init_loss_train_items"].values[:, 0], at_start[rows], rtol=1e-5)
 
 
 def test_records_losses_of_observables_only_and_keeps_the_result(tmp_path):

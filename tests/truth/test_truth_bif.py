@@ -1,7 +1,5 @@
 """BIF and loss kernel against closed forms: Gaussian chains, disjoint networks, a cubic; and the errors' coverage."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,6 @@ from torch import nn
 
 import sltfast
 from sltfast.theory import LinearRegression
-
-OBS_SEED = 1337
-
-
-def order(rows):
-    """Which row of an observable stands where in the samples."""
-    return np.array(random.Random(OBS_SEED).sample(range(rows), rows))
 
 
 class Linear(nn.Module):
@@ -65,7 +56,7 @@ def regression():
         num_init_loss_batches=0,
         **settings,
     )
-    at = order(14)
+    at = samples["rows_rows"].values
     return samples, covariance[np.ix_(at, at)]
 
 
@@ -158,7 +149,7 @@ def test_disjoint_networks_do_not_influence_each_other():
         **settings,
     )
     correlation = sltfast.compute_loss_kernel(samples)["correlation"].values
-    first = order(24) < 12
+    first = samples["rows_rows"].values < 12
     off, on = correlation[first][:, ~first], correlation[first][:, first]
     traces = samples["loss_rows"].values[..., 0].astype(np.float64)
     ess = np.mean([array_stats.ess(traces[..., item], chain_axis=0, draw_axis=1, method="mean") for item in range(24)])
@@ -226,7 +217,7 @@ def test_the_cubic_shows_in_the_covariance_of_x_squared_and_x():
         progress=False,
         num_init_loss_batches=0,
     )
-    where = np.argsort(order(2 * copies))
+    where = np.argsort(samples["rows_moments"].values)
     pair = {"batch_index_range_1": where[:copies], "batch_index_range_2": where[copies:]}
     result = sltfast.compute_bif(samples, correlation_method="sequence", sign=1, **pair)
     each = np.diagonal(result["influences"].values)  # of copies that share nothing

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sltfast.estimators.bif.definition import Definition
-from sltfast.estimators.bif.recorded import Keys, dataset_of, token_ids_of
+from sltfast.estimators.bif.recorded import Keys, dataset_of, rows_of, token_ids_of
 from sltfast.estimators.bif.selection import Range, items_of
 from sltfast.estimators.bif.sources import source_of
 from sltfast.estimators.bif.tables import matrix_table, neighbour_table
@@ -82,8 +82,9 @@ def compute_bif(
         averaged or of sequences, in nats² or, normalised, dimensionless; NaN for a position without weight.
         ``influences_se``: the larger of the error by batch means and that between chains. ``input_ids`` (batch,
         position) where the samples have them. With ``top_k`` ``influences`` (batch_1[, target_position], neighbour)
-        and ``neighbour_batch``, ``neighbour_position`` (counted from 1), −1 where there are fewer. Coordinate
-        ``observable`` (batch): of which each row is. attrs: the settings, ``definition``, ``chains``, ``draws``.
+        and ``neighbour_batch``, ``neighbour_position`` (counted from 1), −1 where there are fewer. Coordinates
+        ``observable`` (batch), of which each item is, and ``row`` (batch), which row of its data set. attrs: the
+        settings, ``definition``, ``chains``, ``draws``.
 
     Raises:
         ValueError, TypeError: an argument or samples that do not fit; the message says what is allowed.
@@ -154,6 +155,9 @@ def compute_bif(
     if ids is not None:
         table["input_ids"] = (("batch", "position"), ids)
     table.coords["observable"] = ("batch", source.observables)
+    rows = rows_of(dataset, source.keys)
+    if rows is not None:
+        table.coords["row"] = ("batch", rows)
     settings = {
         "definition": definition.words,
         "sign": definition.sign,

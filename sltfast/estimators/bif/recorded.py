@@ -114,6 +114,13 @@ def token_ids_of(dataset: xr.Dataset, keys: Sequence[str]) -> np.ndarray | None:
     return np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1) for rows in ids])
 
 
+def rows_of(dataset: xr.Dataset, keys: Sequence[str]) -> np.ndarray | None:
+    """[N] which row of its observable's data set each item is, None where that was not recorded."""
+    if any(f"rows_{key}" not in dataset for key in keys):
+        return None
+    return np.concatenate([np.asarray(dataset[f"rows_{key}"].values) for key in keys])
+
+
 def _array(dataset: xr.Dataset, key: str) -> np.ndarray:
     variable = dataset[f"loss_{key}"]
     if variable.ndim != 4 or variable.dims[:2] != ("chain", "draw"):
