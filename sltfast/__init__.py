@@ -39,6 +39,7 @@ _LAZY = {
     "compute_weight_covariance": "sltfast.estimators.weight_covariance",
     "write_report": "sltfast.report.page",
     "damped_influence": "sltfast.estimators.influence.damped",
+    "influence_over_checkpoints": "sltfast.estimators.influence.over_checkpoints",
     "susceptibilities": "sltfast.estimators.susceptibility",
     "compute_susceptibilities": "sltfast.estimators.susceptibility",
     "block_moments": "sltfast.estimators.blocks",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from sltfast.estimators.bif.run import bif as bif
     from sltfast.estimators.blocks import block_moments as block_moments
     from sltfast.estimators.influence.damped import damped_influence as damped_influence
+    from sltfast.estimators.influence.over_checkpoints import influence_over_checkpoints as influence_over_checkpoints
     from sltfast.estimators.llc import compute_llc as compute_llc
     from sltfast.estimators.llc import llc as llc
     from sltfast.estimators.loss_kernel.embedding import embed as embed

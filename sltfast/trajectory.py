@@ -17,6 +17,7 @@ from sltfast.estimators.llc import InitLoss, needed_for
 from sltfast.inputs.checkpoints import Checkpoint, list_checkpoints
 from sltfast.inputs.skeleton import Skeleton
 from sltfast.losses import LossFn
+from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
 from sltfast.tables import plus_minus
 
@@ -126,6 +127,32 @@ def follow(
     Raises:
         As ``over_checkpoints``, save AllChainsDied.
     """
+    for _, samples in runs_of(checkpoints, skeleton, dataset, None, keywords, output_path=output_path):
+        yield estimate_of(samples, include_burnin=include_burnin, init_loss=init_loss)
+
+
+def runs_of(
+    checkpoints: Sequence[Checkpoint],
+    skeleton: Skeleton,
+    dataset: Any,
+    observables: Mapping[str, ObservableSpec] | None,
+    keywords: Mapping[str, Any],
+    *,
+    output_path: str | Path | None = None,
+) -> Iterator[tuple[Checkpoint, xr.DataTree]]:
+    """The run of each checkpoint in turn, also one whose chains all died; chains that died are warned of by name.
+
+    Args:
+        checkpoints: in the order of training.
+        skeleton: gives their models.
+        dataset: see ``sltfast.sample``.
+        observables: see ``sltfast.sample``.
+        keywords: of ``sltfast.sample``.
+        output_path: a folder for one run a checkpoint.
+
+    Raises:
+        As ``over_checkpoints``, save AllChainsDied.
+    """
     rest = dict(keywords)
     param_masks = rest.pop("param_masks", None)
     config, request = resolve(dataset, rest)
@@ -137,22 +164,22 @@ def follow(
             wanted = Wanted(param_masks, None if folder is None else folder / f"{run_name(checkpoint.step)}.zarr")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ChainDiverged)  # told below, with the checkpoint's name
-                samples = run_chains(model, source, None, {"": wanted}, config, request)[""]
+                samples = run_chains(model, source, observables, {"": wanted}, config, request)[""]
         except AllChainsDied as error:
             samples = error.samples
         except (ValueError, TypeError, OSError) as error:
             error.add_note(f"at step {checkpoint.step}: {checkpoint.name}")
             raise
-        estimate = estimate_of(samples, include_burnin=include_burnin, init_loss=init_loss)
-        dead = int((estimate["death_step"] >= 0).sum())
+        death = samples.dataset["death_step"].values
+        dead = int((death >= 0).sum())
         if dead:
             warnings.warn(
-                f"step {checkpoint.step} ({checkpoint.name}): {dead} of {estimate.sizes['chain']} chains met NaN or "
-                "infinity and were stopped",
+                f"step {checkpoint.step} ({checkpoint.name}): {dead} of {len(death)} chains met NaN or infinity and "
+                "were stopped",
                 ChainDiverged,
-                stacklevel=3,
+                stacklevel=4,
             )
-        yield estimate
+        yield checkpoint, samples
 
 
 def run_name(step: float) -> str:

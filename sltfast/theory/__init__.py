@@ -5,10 +5,12 @@ Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_c
 `quadrature_llc`. λ̂ of SGLD at a finite step ε and batch size: `quadratic_llc_sgld`, `quadrature_llc_sgld`,
 `LinearRegression`, and the largest step `sgld_stability_limit`; with momentum, `quadratic_llc_sghmc`,
 `quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to. Covariance of the weights
-under SGLD: `quadratic_covariance_sgld`.
+under SGLD: `quadratic_covariance_sgld`. Influence over training: `Hierarchy`, whose learning by a linear network is
+known at every time.
 """
 
 from .gaussian import quadratic_covariance_sgld, quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
+from .hierarchy import Hierarchy
 from .learning_coefficients import (
     dln_learning_coefficient,
     monomial_learning_coefficient,
@@ -20,6 +22,7 @@ from .quadrature import quadrature_llc, quadrature_llc_sgld
 from .regression import LinearRegression
 
 __all__ = [
+    "Hierarchy",
     "LinearRegression",
     "dln_learning_coefficient",
     "monomial_learning_coefficient",
