@@ -111,6 +111,12 @@ class BlockReader:
         if not self.draws.any():
             raise ValueError("no draw was recorded: let the run go on (the same call with its output_path)")
 
+    def shape(self, observable: str) -> tuple[int, ...]:
+        """(B, T): rows and positions of an observable."""
+        name = observable_id(observable)
+        self._check(name)
+        return tuple(self.root[f"moment_mean_{name}" if self.moments else f"loss_{name}"].shape[2:])
+
     def items(self, observable: str) -> Blocks:
         """Moments of every item's loss: [C, K, B, T]."""
         name = observable_id(observable)

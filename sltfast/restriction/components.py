@@ -15,15 +15,16 @@ FULL = "full"
 
 
 def components(
-    model: nn.Module, weight_restrictions: Mapping[str, ParamMasks] | Sequence[str] | str
+    model: nn.Module, weight_restrictions: Mapping[str, ParamMasks] | Sequence[str] | str, *, full: bool = True
 ) -> dict[str, ParamMasks]:
-    """Restrictions by name, the full model among them (first, where it was not asked for).
+    """Restrictions by name.
 
     Args:
         model: the model.
         weight_restrictions: ``{name: param_masks}``; or names of parts, each a restriction called like itself, in which
             "all heads" stands for every head and "all" for every component: embedding, unembedding (where it is not the
             embedding's own tensor), each head, each MLP.
+        full: put the full model first, where it was not asked for.
 
     Raises:
         TypeError: another type.
@@ -44,7 +45,7 @@ def components(
         raise TypeError(f"the names of weight_restrictions must be strings, got {sorted(map(repr, named))}")
     if not named:
         raise ValueError("weight_restrictions is empty: give at least one, such as ['all heads']")
-    return named if FULL in named else {FULL: None, **named}
+    return named if FULL in named or not full else {FULL: None, **named}
 
 
 def _expanded(model: nn.Module, name: str) -> list[str]:

@@ -202,6 +202,26 @@ def test_dead_chains_are_left_out_and_a_dead_restriction_is_nan():
         sltfast.compute_susceptibilities(trees, "task")
 
 
+def test_the_single_chain_estimator_needs_no_full_run():
+    trees = {name: native_tree(*drawn_losses(seed), dtype=np.float64) for seed, name in enumerate(RUNS)}
+    whole = sltfast.compute_susceptibilities(trees, "task", estimator="single_chain")["susceptibilities"].to_dataset()
+    trees["full"] = native_tree(*drawn_losses(9), alive=[False] * 3, dtype=np.float64)
+    parts = {name: trees[name] for name in ("full", "part", "other part")}
+    parts["dead"] = parts.pop("full")
+    with pytest.warns(UserWarning, match="all of 'dead'"):
+        alone = sltfast.compute_susceptibilities(
+            {"dead": parts.pop("dead"), **parts}, "task", estimator="single_chain"
+        )["susceptibilities"].to_dataset()
+    assert alone["wr"].values.tolist() == ["dead", "part", "other part"]
+    for wr in ("part", "other part"):
+        for name in ("sus", "se", "se_chains", "se_batch_means"):
+            np.testing.assert_array_equal(alone[name].sel(wr=wr), whole[name].sel(wr=wr))
+    assert np.isnan(alone["sus_two_chain"]).all()
+    assert np.isfinite(whole["sus_two_chain"]).all()
+    with pytest.raises(ValueError, match="estimator='single_chain' needs none"):
+        sltfast.compute_susceptibilities(parts, "task")
+
+
 def test_a_component_says_its_learning_coefficient(runs):
     result = sltfast.compute_susceptibilities(runs, "pile")["components"]
     for wr, tree in runs.items():

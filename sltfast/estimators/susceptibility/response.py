@@ -24,14 +24,14 @@ class Response:
     Args:
         wr: names of the restrictions, in the order of the result.
         shapes: (rows, positions) of each observable, in the order of the result.
-        full: reader of the full run.
+        run: reader of the run that the others are held against.
         estimator: which one ``sus`` is.
     """
 
     def __init__(
-        self, wr: Sequence[str], shapes: Mapping[str, Sequence[int]], full: BlockReader, estimator: Estimator
+        self, wr: Sequence[str], shapes: Mapping[str, Sequence[int]], run: BlockReader, estimator: Estimator
     ) -> None:
-        self.wr, self.full, self.estimator = list(wr), full, estimator
+        self.wr, self.run, self.estimator = list(wr), run, estimator
         self.other: Estimator = next(name for name in get_args(Estimator) if name != estimator)
         self.shapes = {name: (int(rows), int(positions)) for name, (rows, positions) in shapes.items()}
         ends = np.cumsum([rows * positions for rows, positions in self.shapes.values()])
@@ -65,7 +65,7 @@ class Response:
         """All of it."""
         import xarray as xr
 
-        root = self.full.root
+        root = self.run.root
         sampler = root.attrs.get("metadata", {}).get("config", {}).get("sampler", {})
         deviations = self._datasets["density_deviation"]
         deviations = deviations[np.isfinite(deviations)]
@@ -90,15 +90,16 @@ class Response:
         return xr.DataTree.from_dict(nodes)
 
     def _named(self, found: Mapping[Estimator, Estimate]) -> dict[str, Array]:
-        asked, other = found[self.estimator], found[self.other]
-        return {
+        asked = found[self.estimator]
+        named = {
             "sus": asked.value,
             "se": asked.se,
             "se_chains": asked.se_chains,
             "se_batch_means": asked.se_batch_means,
-            f"sus_{self.other}": other.value,
-            f"se_{self.other}": other.se,
         }
+        if self.other in found:
+            named |= {f"sus_{self.other}": found[self.other].value, f"se_{self.other}": found[self.other].se}
+        return named
 
     def _deviation(self, observable: str, at: tuple[int, int]) -> float:
         items = self._items["sus"][at[0], self._slices[observable]]
@@ -110,7 +111,7 @@ class Response:
 
     def _uniform(self, observable: str) -> bool:
         """Whether all items that count have the same weight, as far as the losses at w* tell."""
-        root = self.full.root
+        root = self.run.root
         if f"init_mean_loss_{observable}" not in root:
             return True
         items, mean = root[f"init_loss_{observable}"].values, float(root[f"init_mean_loss_{observable}"])

@@ -57,7 +57,7 @@ def susceptibilities(
         weight_restrictions: ``{name: param_masks}`` (None, masks, a name, or a list: their union); or a list of names
             of parts, each a restriction called like itself, in which "all heads" stands for every head and "all" for
             every component: embedding, unembedding (where it is not the embedding's own tensor), each head, each MLP.
-            "full", the whole model, is added where it is missing.
+            "full", the whole model, is added where it is missing and the two-chain estimator needs it.
         sampling_task: the observable whose mean loss φ is made of, a sample of the data set's own distribution.
         lr: step size ε > 0.
         n_beta: inverse temperature nβ >= 0.
@@ -82,7 +82,7 @@ def susceptibilities(
             is no observable, no other observable, an unknown part, or a control that nothing holds back. Before the
             first step.
         OutputMismatch: ``output_path`` holds other runs, or the result's place something else.
-        AllChainsDied: no chain of the full run is left, or of no restriction.
+        AllChainsDied: no chain of the full run is left (two-chain), or of no restriction.
 
     Source: Baker et al. 2504.18274.
     """
@@ -90,7 +90,7 @@ def susceptibilities(
     _check_observables(observables, sampling_task, include_sampling_task)
     if control:
         _check_held(sampling)
-    wanted = components(model, weight_restrictions)
+    wanted = components(model, weight_restrictions, full=estimator == "two_chain")
     path = None if output_path is None else result_path(output_path)
     draws = sampling.get("num_draws", 200)
     settings: dict[str, Any] = {
