@@ -12,6 +12,9 @@ Example:
     diagnostics.mala_acceptance(model, data, lr=1e-4, n_beta=30.0, localization=100.0)   # is the step small enough?
     spectrum = diagnostics.curvature(model, data)     # of the Hessian at w*: trace, largest eigenvalue, quadrature
     diagnostics.predicted_bias(spectrum, lr=1e-4, n_beta=30.0, localization=100.0)       # what ε and γ do to λ̂
+
+The noise of mini-batch gradients, beside the gradient, the injected noise and the localization, is
+`sltfast.per_sample.noise_scale`.
 """
 
 from sltfast.diagnostics.autocorrelation import autocorrelation, suggested_steps

@@ -30,6 +30,7 @@ def noise_scale(
     lr: float | None = None,
     n_beta: float | None = None,
     noise_level: float = 1.0,
+    localization: float = 0.0,
     num_items: int = 1024,
     param_masks: ParamMasks = None,
     seed: int = 0,
@@ -55,6 +56,7 @@ def noise_scale(
         lr: ε, to compare the noises; None: only Σ and G are estimated.
         n_beta: nβ, likewise.
         noise_level: σ.
+        localization: γ, to compare the noise with the pull back to w*.
         num_items: N >= 2, at most n.
         param_masks: which coordinates move, as in ``sltfast.sample``.
         seed: which items are drawn.
@@ -62,11 +64,12 @@ def noise_scale(
         check: see ``gradient_norms``; in the first batch only.
 
     Returns:
-        ``NoiseScale``; its ``ratio`` and ``advice()`` are about SGLD's step.
+        ``NoiseScale``; its ``ratio`` and ``advice()`` are about SGLD's step, ``signal_to_noise`` is of a mini-batch
+        gradient, ``ratio_to_localization`` sets its noise against γ.
 
     Raises:
-        ValueError: fewer than 2 items, or lr, n_beta, noise_level, batch_size or num_items out of range; otherwise as
-            ``gradient_norms``.
+        ValueError: fewer than 2 items, or lr, n_beta, noise_level, localization, batch_size or num_items out of range;
+            otherwise as ``gradient_norms``.
         TypeError: as ``gradient_norms``.
 
     Warns:
@@ -77,7 +80,7 @@ def noise_scale(
     for name, value, least in (("batch_size", batch_size, 1), ("num_items", num_items, 2)):
         if isinstance(value, bool) or int(value) != value or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    for name, number in (("lr", lr), ("n_beta", n_beta), ("noise_level", noise_level)):
+    for name, number in (("lr", lr), ("n_beta", n_beta), ("noise_level", noise_level), ("localization", localization)):
         if number is not None and not (math.isfinite(number) and number >= 0 and (number > 0 or name != "lr")):
             raise ValueError(f"{name} must be finite and {'> 0' if name == 'lr' else '>= 0'}, got {number!r}")
     source = as_source(dataset, buffer_size=buffer_size)
@@ -105,6 +108,7 @@ def noise_scale(
         lr=lr,
         n_beta=n_beta,
         noise_level=float(noise_level),
+        localization=float(localization),
     )
 
 

@@ -27,6 +27,7 @@ class NoiseScale:
         lr: ε, or None.
         n_beta: nβ, or None.
         noise_level: σ.
+        localization: γ.
     """
 
     trace: float
@@ -41,6 +42,7 @@ class NoiseScale:
     lr: float | None
     n_beta: float | None
     noise_level: float
+    localization: float = 0.0
 
     @property
     def noise_scale(self) -> float:
@@ -53,6 +55,32 @@ class NoiseScale:
     def batch_trace(self) -> float:
         """Trace of Cov(g_batch) = Σ·(1/m − 1/n), the covariance of a mean over m of n items without replacement."""
         return self.trace * self._of_a_batch
+
+    @property
+    def signal_to_noise(self) -> float:
+        """|G|²/tr Cov(g_batch) = m/B·1/(1 − m/n): a mini-batch gradient is mostly noise below 1.
+
+        0 where G is not told from 0, as at a minimum; inf where one batch is the whole data set.
+        """
+        signal = max(self.gradient_squared, 0.0)
+        return signal / self.batch_trace if self.batch_trace > 0 else math.inf
+
+    @property
+    def localization_pull(self) -> float:
+        """(ε/2)²·γ·d: E|(ε/2)·γ(w − w*)|² where only γ holds the weights, Var w = 1/γ; curvature makes it less. NaN
+        without lr.
+        """
+        return (self._lr / 2) ** 2 * self.localization * self.numel
+
+    @property
+    def ratio_to_localization(self) -> float:
+        """The mini-batches' noise over the pull back to w*, (nβ)²·tr Cov(g_batch)/(γ·d), both in one step's |Δw|².
+
+        Inf without localization, NaN without lr and n_beta.
+        """
+        if self.localization == 0:
+            return math.nan if math.isnan(self.batch_noise) else math.inf
+        return self.batch_noise / self.localization_pull
 
     @property
     def batch_noise(self) -> float:

@@ -115,6 +115,30 @@ def test_the_ratio_is_that_of_one_step():
     assert below.ratio_along_mean <= 0.1 < above.ratio_along_mean
 
 
+def test_signal_to_noise_and_the_pull_of_localization():
+    model, data, gradient_squared, trace = linear_regression()
+    settings = {"num_items": 4000, "lr": 0.01, "n_beta": 30.0, "batch_size": 50}
+    got = per_sample.noise_scale(model, data, half_squares, localization=200.0, **settings)
+    variance = trace * (1 / 50 - 1 / ROWS)
+    told = 4 * math.hypot(got.gradient_squared_se / gradient_squared, got.trace_se / trace)
+    assert got.signal_to_noise == pytest.approx(gradient_squared / variance, rel=told)
+    assert got.localization_pull == pytest.approx(0.005**2 * 200 * DIM)
+    # one step of a chain that γ alone holds, simulated: E|(ε/2)γ(w − w*)|² with w − w* ~ N(0, 1/γ)
+    away = torch.randn(20_000, DIM, generator=torch.Generator().manual_seed(3)) / 200**0.5
+    pulls = (0.005 * 200 * away).square().sum(1)
+    assert abs(float(pulls.mean()) - got.localization_pull) < 4 * float(pulls.std()) / 20_000**0.5
+    expected = 30.0**2 * got.batch_trace / (200 * DIM)
+    assert got.ratio_to_localization == pytest.approx(expected)
+    free = per_sample.noise_scale(model, data, half_squares, **settings)
+    assert free.ratio_to_localization == math.inf
+    whole = per_sample.NoiseScale(**{**vars(got), "batch_size": ROWS})
+    assert whole.signal_to_noise == math.inf
+    at_minimum = per_sample.NoiseScale(**{**vars(got), "gradient_squared": -0.1})
+    assert at_minimum.signal_to_noise == 0.0
+    with pytest.raises(ValueError, match=r"localization must be finite and >= 0, got -1\.0"):
+        per_sample.noise_scale(model, data, half_squares, localization=-1.0)
+
+
 def test_advice():
     model, data, _, _ = linear_regression()
     calls = {"batch_size": 20, "num_items": 200}
