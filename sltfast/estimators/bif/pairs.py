@@ -118,7 +118,8 @@ class DrawPairs(Pairs):
 
     def between(self, rows: slice, columns: slice) -> Tensor:
         """One product over chains."""
-        return self.left.levels[:, rows].T @ self.right.levels[:, columns]
+        left, right = self.left.levels[:, rows], self.right.levels[:, columns]
+        return product(left, right, torch.empty(left.shape[1], right.shape[1], dtype=self.dtype, device=self.device))
 
     def picked(self, rows: slice, columns: Tensor, values: Tensor) -> Iterator[Tensor]:
         """Products of those columns alone."""
@@ -126,7 +127,7 @@ class DrawPairs(Pairs):
         for number, (draws, share) in enumerate(zip(self.blocks.rows, self.blocks.shares, strict=True)):
             left = self.left.z[draws, rows]
             right = self.right.z[draws][:, flat].unflatten(1, columns.shape)
-            deviation = torch.einsum("tr,trk->rk", left, right)
+            deviation = right.mul_(left[:, :, None]).sum(0)  # no product of matrices, which TF32 could round
             if self.normalize:
                 squares = self.left.squares[number, rows, None] + self.right.squares[number, columns]
                 yield deviation - 0.5 * values * squares
