@@ -1,11 +1,12 @@
 """The subcommands: each module has SUMMARY, DESCRIPTION, EPILOG, add_arguments and run, and imports late."""
 
-from sltfast.commands import bif, demo, doctor, llc, report, sweep
+from sltfast.commands import bif, demo, doctor, llc, report, susceptibilities, sweep
 
 SUBCOMMANDS = {
     "demo": demo,
     "llc": llc,
     "sweep": sweep,
+    "susceptibilities": susceptibilities,
     "bif": bif,
     "report": report,
     "doctor": doctor,

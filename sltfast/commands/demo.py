@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 from sltfast.commands.settings import Setting, resolve
 
 if TYPE_CHECKING:
-    from sltfast.demo import Plan, Point
+    from sltfast.demo import Plan, Point, Responses
 
-SUMMARY = "train a small transformer on real text and follow its learning coefficient"
+SUMMARY = "train a small transformer on real text, follow its learning coefficient, and see what its heads answer to"
 DESCRIPTION = """\
 Train a small GPT-NeoX over bytes on CPython's own sources and help texts, keep
-about ten checkpoints, and estimate λ̂ ± SE at each with four SGLD chains.
+about ten checkpoints, and estimate λ̂ ± SE at each with four SGLD chains. Of the
+last one, estimate the susceptibility χ of every head to code and to prose, and the
+influence of passages on each other.
 
-Writes checkpoints, draws (zarr), results.csv and figures. Run again with the same
+Writes checkpoints, draws (zarr), results.csv, figures and report.html. Run again with the same
 output directory to go on after an interruption."""
 EPILOG = ""
 TRAINING = (
@@ -67,11 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, follow, report."""
     from sltfast.extras import require
 
-    for package, extra in (("transformers", "hf"), ("matplotlib", "plots")):
+    for package, extra in (("transformers", "hf"), ("matplotlib", "plots"), ("jinja2", "report")):
         require(package, extra=extra, purpose="for the demonstration")
     import torch
 
-    from sltfast.demo import follow_training, results_table, write_figures, write_results
+    from sltfast import write_report
+    from sltfast.demo import follow_training, respond, results_table, write_figures, write_results
+    from sltfast.demo.follow import python_rows
 
     torch.set_num_threads(resolve([THREADS], arguments, None)["threads"])
     plan = _plan(arguments)
@@ -81,14 +85,19 @@ def run(arguments: argparse.Namespace) -> int:
     if shown:
         print(_introduction(plan), flush=True)
     with _told_how_to_resume(folder):
-        followed = follow_training(plan, folder, progress=not arguments.quiet, report=_say if shown else None)
+        rows = python_rows(plan.training.context, plan.training.max_rows)
+        progress = not arguments.quiet
+        followed = follow_training(plan, folder, rows=rows, progress=progress, report=_say if shown else None)
+        last = followed.trained.checkpoints[followed.points[-1].step]
+        responses = respond(last, rows, plan.sampling, folder, progress=progress)
     written = [write_results(followed.points, folder), *write_figures(followed, folder)]
+    page = write_report(folder, folder / "report.html", "bytes", title="A small GPT-NeoX over bytes", umap=False)
     if arguments.json:
-        print(json.dumps([_as_json(point) for point in followed.points], indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(followed.points, responses), indent=2, ensure_ascii=False))
         return 0
     print(f"\n{results_table(followed.points)}\n\n{_advice(followed.points)}")
-    print(f"{time.monotonic() - started:.0f} s; written: {', '.join(str(path) for path in written)}")
-    last = followed.trained.checkpoints[followed.points[-1].step]
+    print(_answers(responses))
+    print(f"{time.monotonic() - started:.0f} s; written: {', '.join(str(path) for path in [*written, page])}")
     print(f"any checkpoint can be measured again: sltfast llc {last} YOUR_TEXT.txt --tokenizer bytes --lr 5e-5 …")
     return 0
 
@@ -126,10 +135,28 @@ def _advice(points: list[Point]) -> str:
     )
 
 
-def _as_json(point: Point) -> dict[str, object]:
-    from sltfast.commands import estimate
+def _answers(responses: Responses) -> str:
+    """χ of every head by kind of text, and some passages with those that influence them most."""
+    from sltfast.inputs.corpus import piece_of_byte
+    from sltfast.report.plain_text import component_table, neighbour_lists
 
-    return estimate.as_json(point.result, {"step": point.step, "train_loss": point.loss})
+    heads = component_table(responses.susceptibilities)
+    return (
+        f"χ: how the loss that a head's freedom costs moves when the data move towards code, or prose\n\n{heads}\n\n"
+        "BIF: passages whose losses move together; more weight on a neighbour lowers the passage's loss\n\n"
+        f"{neighbour_lists(responses.influences, piece_of_byte, each=2)}\n"
+    )
+
+
+def _as_json(points: list[Point], responses: Responses) -> dict[str, object]:
+    from sltfast.commands import bif, estimate, susceptibilities
+
+    facts = ({"step": point.step, "train_loss": point.loss} for point in points)
+    return {
+        "checkpoints": [estimate.as_json(point.result, fact) for point, fact in zip(points, facts, strict=True)],
+        "components": susceptibilities.as_json(responses.susceptibilities),
+        "pairs": bif.strongest(responses.influences),
+    }
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 from sltfast.demo.follow import Followed, Point, follow_training
 from sltfast.demo.plans import FULL, SMALL, Plan, SamplingPlan, TrainingPlan
 from sltfast.demo.record import results_table, write_figures, write_results
+from sltfast.demo.responses import Responses, respond
 from sltfast.demo.training import Trained, train
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "Followed",
     "Plan",
     "Point",
+    "Responses",
     "SamplingPlan",
     "Trained",
     "TrainingPlan",
     "follow_training",
+    "respond",
     "results_table",
     "train",
     "write_figures",

@@ -13,7 +13,15 @@ from sltfast.demo.plans import Plan
 from sltfast.demo.training import Trained, train
 from sltfast.estimators.llc import needed_for
 from sltfast.inputs.checkpoints import Checkpoint
-from sltfast.inputs.corpus import SEPARATOR_BYTE, encode_bytes, pack, standard_library_documents, tokens_of
+from sltfast.inputs.corpus import (
+    SEPARATOR_BYTE,
+    encode_bytes,
+    help_texts,
+    pack,
+    standard_library_documents,
+    standard_library_sources,
+    tokens_of,
+)
 from sltfast.inputs.skeleton import Skeleton
 from sltfast.trajectory import follow
 
@@ -70,6 +78,12 @@ def python_rows(context: int, max_rows: int | None = None) -> Tensor:
     """The standard library's sources and help texts as bytes, int64 [rows, context]."""
     documents = tokens_of(standard_library_documents(), encode_bytes, SEPARATOR_BYTE)
     return pack(documents, context, max_rows=max_rows)
+
+
+def kinds_of_text(context: int) -> dict[str, Tensor]:
+    """The same text by kind: "code", the sources, and "prose", the help texts; int64 [rows, context] each."""
+    kinds = {"code": standard_library_sources(), "prose": help_texts()}
+    return {kind: pack(tokens_of(texts, encode_bytes, SEPARATOR_BYTE), context) for kind, texts in kinds.items()}
 
 
 def follow_training(

@@ -75,6 +75,11 @@ class SamplingPlan:
     batch_size: int = 8
     init_seed: int = 100
 
+    @property
+    def observed_draws(self) -> int:
+        """Draws at which observables are read: at every other step, since neighbours hardly differ."""
+        return max(2, self.num_draws // 2)
+
 
 @dataclass(frozen=True)
 class Plan:

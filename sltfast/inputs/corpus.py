@@ -70,10 +70,18 @@ def pack(documents: Iterable[list[int]], context: int, *, max_rows: int | None =
 
 
 def standard_library_documents() -> list[str]:
-    """CPython's own source files (top level and one package deep, tests left out) and pydoc's help texts.
+    """CPython's own source files and pydoc's help texts, in this order.
 
-    Real code and real English prose that every machine with Python has; sorted by name, so that one interpreter always
-    gives the same corpus (about 3 MB of code, 0.5 MB of prose).
+    Real code and real English prose that every machine with Python has (about 3 MB of code, 0.5 MB of prose).
+
+    Raises:
+        FileNotFoundError: the interpreter ships no sources (a frozen or zipped standard library).
+    """
+    return standard_library_sources() + help_texts()
+
+
+def standard_library_sources() -> list[str]:
+    """CPython's own source files, top level and one package deep, tests left out, sorted by name.
 
     Raises:
         FileNotFoundError: the interpreter ships no sources (a frozen or zipped standard library).
@@ -88,7 +96,11 @@ def standard_library_documents() -> list[str]:
     ]
     if not files:
         raise FileNotFoundError(f"{root} holds no Python sources: give text of your own")
-    sources = [path.read_text("utf-8", errors="replace") for path in sorted(files)]
+    return [path.read_text("utf-8", errors="replace") for path in sorted(files)]
+
+
+def help_texts() -> list[str]:
+    """Pydoc's help texts, sorted by topic: English prose about Python."""
     from pydoc_data.topics import topics  # 0.7 MB of literals: not on import
 
-    return sources + [topics[name] for name in sorted(topics)]
+    return [topics[name] for name in sorted(topics)]

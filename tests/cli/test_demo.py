@@ -44,7 +44,8 @@ def test_table_files_and_a_second_run_that_reads_the_first(tmp_path: Path, capsy
     weights = folder / "checkpoints" / "step-000012" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     assert main([*command, "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)
+    again = found["checkpoints"]
     assert weights.stat().st_mtime_ns == written
     assert [point["llc_mean"] for point in again] == [float(row["llc"]) for row in rows]
 
