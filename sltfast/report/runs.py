@@ -16,6 +16,7 @@ from sltfast.tables import number, plus_minus
 if TYPE_CHECKING:
     import xarray as xr
 
+NO_CHANGE = "no change needed"  # what a verdict says that says nothing
 LISTED = 6  # names in a warning; a number stands for the rest
 
 
@@ -145,7 +146,7 @@ def _row(run: Run, lowest: float, highest: float) -> dict[str, Any]:
         "alive": f"{int(alive.sum())} of {alive.size}",
         "whole": bool(alive.all()),
         "verdict": run.verdict,
-        "advice": estimate.attrs["advice"],
+        "advice": "" if estimate.attrs["advice"] == NO_CHANGE else estimate.attrs["advice"],
     }
 
 

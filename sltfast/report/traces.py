@@ -15,6 +15,7 @@ from sltfast.tables import number, plus_minus
 
 WIDTH, HEIGHT = 460, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 26
+OPEN = 6  # figures at first sight
 POINTS, SMOOTH = 230, 46  # of the line as sampled, and of its running mean
 
 
@@ -32,7 +33,8 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
     drawn = list(runs)[: limits.traces]
     left_out = len(runs) - len(drawn)
     note = f"The traces of the first {len(drawn)} runs are drawn; {left_out} are left out." if left_out else ""
-    return Section("traces", "Loss traces", "traces.html", {"figures": [figure(run) for run in drawn], "note": note})
+    figures = [figure(run) for run in drawn]
+    return Section("traces", "Loss traces", "traces.html", {"figures": figures, "open": OPEN, "note": note})
 
 
 def figure(run: Run) -> dict[str, Any]:

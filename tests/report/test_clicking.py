@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from browser import opened
+from playwright.sync_api import Browser
 from trees import NASTY, estimate, influences, susceptibilities
 
 import sltfast
@@ -32,8 +33,8 @@ def choice(page: Any, role: str) -> Any:
     return page.locator(f'[data-role="{role}"]')
 
 
-def test_tokens_tell_value_and_error(report: Path, tmp_path: Path) -> None:
-    with opened(report) as (page, complaints):
+def test_tokens_tell_value_and_error(report: Path, chromium: Browser, tmp_path: Path) -> None:
+    with opened(chromium, report) as (page, complaints):
         tip = page.locator("#tip")
         token(page, 6).hover()
         assert f"l0h0: χ = {chi('l0h0', 0, 0, 6)}" in tip.inner_text()
@@ -53,8 +54,8 @@ def test_tokens_tell_value_and_error(report: Path, tmp_path: Path) -> None:
         assert complaints == []
 
 
-def test_a_chosen_token_shows_every_component(report: Path) -> None:
-    with opened(report) as (page, complaints):
+def test_a_chosen_token_shows_every_component(report: Path, chromium: Browser) -> None:
+    with opened(chromium, report) as (page, complaints):
         token(page, 6).click()
         rows = page.locator(".profile tr").all_inner_texts()
         assert sorted(row.split("\t")[0].strip() for row in rows) == ["full", "l0h0", "l0h1", "l1h0"]
@@ -67,8 +68,8 @@ def test_a_chosen_token_shows_every_component(report: Path) -> None:
         assert complaints == []
 
 
-def test_keys_walk_tokens_and_cells(report: Path) -> None:
-    with opened(report) as (page, complaints):
+def test_keys_walk_tokens_and_cells(report: Path, chromium: Browser) -> None:
+    with opened(chromium, report) as (page, complaints):
         tip = page.locator("#tip")
         token(page, 0).focus()
         for _ in range(5):
@@ -87,8 +88,8 @@ def test_keys_walk_tokens_and_cells(report: Path) -> None:
         assert complaints == []
 
 
-def test_a_dot_of_the_plane_leads_to_its_token(report: Path) -> None:
-    with opened(report) as (page, complaints):
+def test_a_dot_of_the_plane_leads_to_its_token(report: Path, chromium: Browser) -> None:
+    with opened(chromium, report) as (page, complaints):
         canvas = page.locator("canvas.plane")
         canvas.focus()
         page.keyboard.press("ArrowRight")
@@ -107,8 +108,8 @@ def test_a_dot_of_the_plane_leads_to_its_token(report: Path) -> None:
         assert complaints == []
 
 
-def test_neighbours_follow_the_row_and_text_is_harmless(report: Path) -> None:
-    with opened(report) as (page, complaints):
+def test_neighbours_follow_the_row_and_text_is_harmless(report: Path, chromium: Browser) -> None:
+    with opened(chromium, report) as (page, complaints):
         quote = choice(page, "self")
         assert quote.inner_text().startswith(NASTY)
         assert page.evaluate("window.hacked") is None
@@ -130,11 +131,11 @@ def test_neighbours_follow_the_row_and_text_is_harmless(report: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_themes_have_readable_contrast(report: Path, scheme: str) -> None:
+def test_themes_have_readable_contrast(report: Path, chromium: Browser, scheme: str) -> None:
     """WCAG AA: 4.5 between text and what is behind it, in every pair of colours that the page names."""
     pairs = [("ink", "paper"), ("ink", "card"), ("quiet", "card"), ("quiet", "paper"), ("accent", "card")]
     pairs += [(name, f"{name}-back") for name in ("good", "doubt", "bad")]
-    with opened(report, scheme=scheme) as (page, complaints):
+    with opened(chromium, report, scheme=scheme) as (page, complaints):
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         for ink, back in pairs:
             colours = [page.evaluate(COLOUR, name) for name in (ink, back)]
