@@ -16,6 +16,8 @@ EPILOG = ""
 EXTRAS = {
     "hf": ("transformers", "datasets", "tokenizers", "safetensors", "accelerate", "gguf"),
     "plots": ("matplotlib",),
+    "analysis": ("scikit-learn", "umap-learn"),
+    "report": ("jinja2",),
     "lens": ("transformer-lens",),
     "gpu": ("triton",),
 }

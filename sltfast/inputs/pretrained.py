@@ -23,6 +23,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 LONGEST_DEFAULT = 256
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")  # a directory with one needs no model beside it
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def load_tokens(tokenizer: str | None, model: str, *, revision: str | None = Non
     if tokenizer == "bytes":
         return Tokens(encode_bytes, SEPARATOR_BYTE, f"UTF-8 bytes (vocabulary {BYTES})", piece_of_byte)
     transformers = require("transformers", extra="hf", purpose="to load a tokenizer")
-    location = locate(tokenizer or model)
+    alone = tokenizer is not None and any((Path(tokenizer) / name).is_file() for name in TOKENIZER_FILES)
+    location = Location(str(tokenizer)) if alone else locate(tokenizer or model)
     mend = "--tokenizer bytes reads UTF-8 bytes, --tokenizer PATH another tokenizer"
     try:
         loaded = _from_pretrained(
@@ -159,7 +161,9 @@ def load_tokens(tokenizer: str | None, model: str, *, revision: str | None = Non
 
     def piece(token: int) -> str:
         text: str = loaded.decode([token], clean_up_tokenization_spaces=False)
-        return text
+        # a decoder of whole texts drops the space that the first word's token stands for
+        spaced = str(loaded.convert_ids_to_tokens(token)).startswith("▁") and not text.startswith(" ")
+        return " " + text if spaced else text
 
     return Tokens(encode, loaded.eos_token_id, type(loaded).__name__, piece)
 

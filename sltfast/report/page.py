@@ -41,7 +41,7 @@ def write_report(
         tokenizer: how token ids are decoded: "bytes", a Hugging Face directory, GGUF file or hub name, an object with
             ``decode``, a function from id to text; None shows numbers.
         title: heading of the page; by default the name of the folder or file.
-        umap: also embed the responses with UMAP where umap-learn is installed (seconds).
+        umap: also embed the responses with UMAP where umap-learn is installed (half a minute, most of it compiling).
 
     Returns:
         The path of the page.

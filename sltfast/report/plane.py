@@ -89,9 +89,9 @@ def _matrix(response: Response, columns: list[int], places: np.ndarray) -> tuple
 
 def umap_plane(points: np.ndarray) -> np.ndarray:
     """UMAP of the points, [n, 2], seeded."""
-    umap = require("umap", extra="analysis", purpose="to embed tokens in a plane")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that a seed costs its threads
+        warnings.simplefilter("ignore")  # it says that Tensorflow is not there, and that a seed costs its threads
+        umap = require("umap", extra="analysis", purpose="to embed tokens in a plane")
         found: np.ndarray = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=0.15, random_state=0).fit_transform(points)
     return found
 
