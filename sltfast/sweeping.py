@@ -11,12 +11,13 @@ from torch import nn
 
 from sltfast.chains import Wanted, run_chains
 from sltfast.errors import ChainDiverged
-from sltfast.estimators.llc import InitLoss, needed_for
+from sltfast.estimators.llc import needed_for
 from sltfast.estimators.sweeps import compute_sweep
 from sltfast.grid import Grid, Values
 from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
+from sltfast.results.sampled_losses import InitLoss
 
 if TYPE_CHECKING:
     import xarray as xr

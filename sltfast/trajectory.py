@@ -13,12 +13,13 @@ from sltfast.chains import Wanted, run_chains
 from sltfast.data import as_source
 from sltfast.errors import AllChainsDied, ChainDiverged, OutputMismatch
 from sltfast.estimators.collection import estimate_of, stacked
-from sltfast.estimators.llc import InitLoss, needed_for
+from sltfast.estimators.llc import needed_for
 from sltfast.inputs.checkpoints import Checkpoint, list_checkpoints
 from sltfast.inputs.skeleton import Skeleton
 from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
+from sltfast.results.sampled_losses import InitLoss
 from sltfast.tables import plus_minus
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from sltfast.diagnostics.autocorrelation import suggested_steps
 from sltfast.diagnostics.mean import MeanEstimate
 from sltfast.diagnostics.trace import trace_diagnostics
 from sltfast.diagnostics.verdict import Reading, verdict
+from sltfast.results.sampled_losses import sampled_chains, sampled_losses
+from sltfast.results.samples import root_of, sampler_of_one
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +56,7 @@ def diagnose(samples: xr.DataTree) -> xr.Dataset:
     """
     import xarray as xr
 
-    tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    tree = root_of(samples)
     alive, dead, traces = _judged(tree)
     rows = [_row(trace, dead) for trace in traces]
     numbers = {name: ("observable", np.array([row[name] for row in rows], np.float64)) for name in _NUMBERS}
@@ -87,21 +89,20 @@ def traces_of(samples: xr.DataTree) -> list[Trace]:
     Raises:
         ValueError, AllChainsDied: as ``sltfast.compute_llc``.
     """
-    return _judged(samples.dataset if hasattr(samples, "dataset") else samples)[2]
+    return _judged(root_of(samples))[2]
 
 
 def _judged(tree: Any) -> tuple[np.ndarray, int, list[Trace]]:
     """Which chains live [chain], how many died, and the traces of the living."""
-    from sltfast.estimators.llc import compute_llc
-
-    llc = compute_llc(tree)
-    alive, dead = llc["alive"].values, int((llc["death_step"].values >= 0).sum())
-    return alive, dead, _traces(tree, llc["excess_trace"].values[alive], alive)
-
-
-def _traces(tree: Any, excess: np.ndarray, alive: np.ndarray) -> list[Trace]:
-    sampler = tree.attrs["metadata"]["config"]["sampler"]
+    sampler = sampler_of_one(tree, ": judge one run at a time, as sltfast.compute_sweep does")
     burnin, between = int(sampler["num_burnin_steps"]), int(sampler.get("num_steps_bw_draws", 1))
+    losses = sampled_losses(tree)
+    chains = sampled_chains(tree, losses.trace, burnin)
+    traces = _traces(tree, losses.excess[chains.alive], chains.alive, burnin, between)
+    return chains.alive, int((chains.death >= 0).sum()), traces
+
+
+def _traces(tree: Any, excess: np.ndarray, alive: np.ndarray, burnin: int, between: int) -> list[Trace]:
     found = [Trace(SAMPLED, _recorded(excess[:, burnin:]), Reading(burnin, 1, between))]
     for name in observables_of(tree):
         values = mean_losses(tree, name)[alive]

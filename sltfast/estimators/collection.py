@@ -10,7 +10,9 @@ import numpy as np
 
 from sltfast.diagnostics import Verdict
 from sltfast.errors import AllChainsDied
-from sltfast.estimators.llc import InitLoss, compute_llc
+from sltfast.estimators.llc import compute_llc
+from sltfast.results.sampled_losses import InitLoss
+from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +36,7 @@ def estimate_of(samples: Any, *, include_burnin: bool, init_loss: InitLoss) -> x
 
 def _of_the_dead(samples: Any, init_loss: InitLoss) -> xr.Dataset:
     """What compute_llc would say of the same chains, had they lived for its sake: shapes and levels, no estimate."""
-    root = samples.dataset if hasattr(samples, "dataset") else samples
+    root = root_of(samples)
     lived = root.copy(deep=False)
     chains = root.sizes["chain"]
     lived["death_step"] = ("chain", np.full(chains, -1))

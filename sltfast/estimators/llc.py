@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sltfast.diagnostics import Reading, mean_estimate, suggested_steps, verdict
-from sltfast.errors import AllChainsDied
+from sltfast.results.sampled_losses import InitLoss, SampledLosses, check_init_loss, sampled_chains, sampled_losses
+from sltfast.results.samples import plain_settings, root_of, sampler_of_one
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sltfast.losses import LossFn
     from sltfast.observables import ObservableSpec
-
-InitLoss = Literal["paired", "dataset", "init_batches"]
 
 
 def llc(
@@ -71,14 +69,16 @@ def needed_for(init_loss: InitLoss, sampling: Mapping[str, Any]) -> dict[str, An
     Raises:
         ValueError: ``init_loss`` is unknown.
     """
-    _check_init_loss(init_loss)
+    check_init_loss(init_loss)
     keywords = {"save_token_losses": False, "dataset_init_loss": init_loss == "dataset", **sampling}
     if init_loss != "init_batches":
         keywords["num_init_loss_batches"] = 0
     return keywords
 
 
-def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss: InitLoss = "paired") -> xr.Dataset:
+def compute_llc(
+    samples: xr.DataTree | xr.Dataset, *, include_burnin: bool = False, init_loss: InitLoss = "paired"
+) -> xr.Dataset:
     """The local learning coefficient of recorded samples, with error bars and a verdict.
 
     λ̂_c = nβ·mean_t[ℓ(w_t; b_t) − ℓ(w*; b_t)] for each chain c; λ̂ is the mean over the chains that lived. Pairing on
@@ -111,23 +111,16 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
     """
     import xarray as xr
 
-    _check_init_loss(init_loss)
-    tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
-    if "metadata" not in getattr(tree, "attrs", {}):
-        raise ValueError("samples must be a tree from sltfast.sample, sltfast.open or devinterp: it has no metadata")
-    sampler = tree.attrs["metadata"]["config"]["sampler"]
-    if sampler.get("cells"):
-        raise ValueError(f"samples hold the {len(sampler['cells'])} cells of a sweep: use sltfast.compute_sweep")
+    check_init_loss(init_loss)
+    tree = root_of(samples)
+    sampler = sampler_of_one(tree, ": use sltfast.compute_sweep")
     n_beta, burnin = float(sampler["n_beta"]), int(sampler["num_burnin_steps"])
-    losses = _losses(tree, init_loss)
+    losses = sampled_losses(tree, init_loss)
     loss = losses.trace
     chains = loss.shape[0]
-    death = tree["death_step"].values if "death_step" in tree else _deaths(loss)
-    alive, steps = _recorded(loss, death, completed=tree.attrs.get("completed") == 1)
     start = 0 if include_burnin else burnin
-    if steps <= start:
-        raise ValueError(f"{steps} steps were recorded, all of them burn-in ({burnin}): nothing is left to average")
-    excess = loss - losses.at_init
+    death, alive, steps = sampled_chains(tree, loss, start)
+    excess = losses.excess
     kept = excess[alive, start:steps]
     estimate = mean_estimate(kept)
     # λ̂ against another level is the paired one plus the difference of levels, whose error joins in
@@ -165,55 +158,11 @@ def compute_llc(samples: xr.DataTree, *, include_burnin: bool = False, init_loss
         "alive": ("chain", alive),
         "death_step": ("chain", death),
     }
-    attrs = {"verdict": judged.word, "advice": judged.advice, "init_loss_method": losses.method, **_settings(sampler)}
+    attrs = {"verdict": judged.word, "advice": judged.advice, "init_loss_method": losses.method, **plain_settings(tree)}
     return xr.Dataset(values, coords={"bound": ["lower", "upper"]}, attrs=attrs)
 
 
-def _check_init_loss(init_loss: str) -> None:
-    if init_loss not in get_args(InitLoss):
-        raise ValueError(f"init_loss must be one of {get_args(InitLoss)}, got {init_loss!r}")
-
-
-class _Losses(NamedTuple):
-    """Mini-batch losses [chain, step], what is subtracted from each, the level L(w*), and how it was had."""
-
-    trace: np.ndarray
-    at_init: np.ndarray
-    level: float
-    method: str
-    batches: int = 0  # behind the level, where it is a mean over some
-
-
-def _losses(tree: Any, init_loss: InitLoss) -> _Losses:
-    if "loss" not in tree:
-        return _unpaired(tree, init_loss)
-    trace = np.asarray(tree["loss"].values, dtype=np.float64)
-    paired = np.asarray(tree["init_loss_trace"].values, dtype=np.float64)
-    if init_loss == "dataset":
-        if "init_loss_dataset" not in tree:
-            raise ValueError("init_loss='dataset' needs samples taken with dataset_init_loss=True")
-        return _Losses(trace, paired, float(tree["init_loss_dataset"]), init_loss)
-    if init_loss == "init_batches":
-        if "init_loss_mean" not in tree:
-            raise ValueError("init_loss='init_batches' needs samples taken with num_init_loss_batches > 0")
-        sampler = tree.attrs["metadata"]["config"]["sampler"]
-        level = float(tree["init_loss_mean"].mean())
-        return _Losses(trace, paired, level, init_loss, int(sampler["num_init_loss_batches"]))
-    return _Losses(trace, paired, float(paired.mean()), init_loss)
-
-
-def _unpaired(tree: Any, init_loss: InitLoss) -> _Losses:
-    """A tree of devinterp's: its initial loss is all there is to subtract."""
-    if init_loss == "dataset":
-        raise ValueError("init_loss='dataset' needs samples taken by sltfast with dataset_init_loss=True")
-    if not {"sampling_loss_micro", "init_loss"} <= set(tree.data_vars):
-        raise ValueError(f"the samples hold no losses of the sampled batches (variables: {sorted(tree.data_vars)})")
-    trace = tree["sampling_loss_micro"].mean(["batch_sampling", "token_pos"], dtype=np.float64).values
-    level = float(tree["init_loss"].astype(np.float64).mean())
-    return _Losses(trace, np.full_like(trace, level), level, "init_batches")
-
-
-def _level_error(losses: _Losses, start: int, steps: int) -> float:
+def _level_error(losses: SampledLosses, start: int, steps: int) -> float:
     """Standard error of mean_t ℓ(w*; b_t) − L(w*): 0 where it is paired away, or where the same batches say both.
 
     Chains that share their batches say it once, not C times.
@@ -226,37 +175,3 @@ def _level_error(losses: _Losses, start: int, steps: int) -> float:
     if losses.batches:
         error = math.hypot(error, float(levels.std()) / math.sqrt(losses.batches))
     return error
-
-
-def _deaths(loss: np.ndarray) -> np.ndarray:
-    """First step without a finite loss, -1 where there is none."""
-    gone = ~np.isfinite(loss)
-    return np.where(gone.any(axis=1), gone.argmax(axis=1), -1)
-
-
-def _recorded(loss: np.ndarray, death: np.ndarray, *, completed: bool) -> tuple[np.ndarray, int]:
-    """The chains to average and how many of their steps: whole chains, or of an interrupted run what all have."""
-    counts = np.isfinite(loss).sum(axis=1)
-    living = (death < 0) & ((counts == loss.shape[1]) | (not completed)) & (counts > 0)
-    whole = living & (counts == loss.shape[1])
-    if whole.any():
-        if not whole[living].all():
-            _warn_partial(whole)
-        living = whole
-    elif not living.any():
-        raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=None)
-    elif not completed:
-        _warn_partial(living)
-    return living, int(counts[living].min())
-
-
-def _warn_partial(used: np.ndarray) -> None:
-    warnings.warn(
-        f"the run was interrupted: λ̂ is from {int(used.sum())} of {len(used)} chains",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
-def _settings(sampler: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in sampler.items() if isinstance(value, str | int | float)}

@@ -10,11 +10,12 @@ from sltfast.batches import BatchStream
 from sltfast.data import COLUMNS, Source, as_source
 from sltfast.errors import AllChainsDied
 from sltfast.estimators.collection import estimate_of, stacked
-from sltfast.estimators.llc import InitLoss, needed_for
+from sltfast.estimators.llc import needed_for
 from sltfast.losses import check_tokens
 from sltfast.request import resolve
 from sltfast.restricted import path_of, sample_restrictions
 from sltfast.restriction import ParamMasks, Restriction
+from sltfast.results.sampled_losses import InitLoss
 from sltfast.sampler.config import SamplerConfig
 
 if TYPE_CHECKING:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sltfast.errors import AllChainsDied
 from sltfast.estimators.collection import estimate_of, stacked
-from sltfast.estimators.llc import InitLoss
 from sltfast.estimators.recommendation import recommend
 from sltfast.grid import Grid
+from sltfast.results.sampled_losses import InitLoss
+from sltfast.results.samples import root_of, sampler_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,9 +43,8 @@ def compute_sweep(samples: xr.DataTree, *, include_burnin: bool = False, init_lo
         ValueError: the samples are not those of a sweep, or as ``compute_llc``.
         AllChainsDied: no chain of any cell lived.
     """
-    tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
-    metadata: Any = getattr(tree, "attrs", {}).get("metadata")
-    sampler = {} if metadata is None else metadata["config"]["sampler"]
+    tree = root_of(samples)
+    sampler = sampler_of(tree)
     if not sampler.get("cells"):
         raise ValueError("samples must be those of a sweep: use sltfast.compute_llc for a run of one setting")
     grid = Grid.of_cells(sampler["cells"])
@@ -57,7 +57,7 @@ def compute_sweep(samples: xr.DataTree, *, include_burnin: bool = False, init_lo
     for index, cell in enumerate(sampler["cells"]):
         of_cell = records.isel(chain=slice(index * each, (index + 1) * each))
         own = {**sampler, **cell, "num_chains": each, "cells": []}
-        of_cell.attrs = {**tree.attrs, "metadata": {"config": {**metadata["config"], "sampler": own}}}
+        of_cell.attrs = {**tree.attrs, "metadata": {"config": {**tree.attrs["metadata"]["config"], "sampler": own}}}
         estimates.append(estimate_of(of_cell, include_burnin=include_burnin, init_loss=init_loss))
     result = stacked(estimates, grid.axes)
     result["init_loss"] = float(estimates[0]["init_loss"])  # the batches are the same in every cell

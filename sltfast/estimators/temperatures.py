@@ -11,8 +11,8 @@ import numpy as np
 
 from sltfast.diagnostics import mean_estimate
 from sltfast.errors import ChainDiverged
-from sltfast.estimators.llc import InitLoss
 from sltfast.estimators.sweeps import compute_sweep
+from sltfast.results.sampled_losses import InitLoss
 from sltfast.sampler.config import CELL_SETTINGS
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 from sltfast.errors import ChainDiverged
 from sltfast.estimators.blocks import BlockReader, Blocks
 from sltfast.observables import observable_id
+from sltfast.results.samples import root_of, sampler_of_one
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,16 +48,12 @@ def compute_token_llc(samples: xr.DataTree, observable: str, *, num_blocks: int 
     """
     import xarray as xr
 
-    root: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    root = root_of(samples)
     name = observable_id(observable)
-    recorded = root.attrs.get("sltfast", {}) if "moment_draws" in getattr(root, "data_vars", ()) else {}
+    recorded = root.attrs.get("sltfast", {}) if "moment_draws" in root else {}
     task = recorded.get("sampling_task")  # moments have its φ; traces need none, and φ is the observable's own
     reader = BlockReader(samples, task or observable, num_blocks)
-    sampler = root.attrs["metadata"]["config"]["sampler"]
-    if sampler.get("cells"):
-        raise ValueError(
-            f"samples hold the {len(sampler['cells'])} cells of a sweep, of different n_beta: give one run"
-        )
+    sampler = sampler_of_one(root, ", of different n_beta: give one run")
     blocks, of_all = reader.items(observable), reader.means(observable)
     for needed in (f"init_loss_{name}", f"init_mean_loss_{name}"):
         if needed not in root:

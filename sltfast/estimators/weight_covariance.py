@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from sltfast.diagnostics import mean_estimate
-from sltfast.errors import AllChainsDied, ChainDiverged
+from sltfast.errors import ChainDiverged
 from sltfast.estimators.llc import needed_for
 from sltfast.ops import comoment_, comoment_covariance, comoment_merge_, comoments
+from sltfast.results.samples import plain_settings, root_of, sampler_of_one, usable_chains
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -107,17 +108,12 @@ def compute_weight_covariance(samples: xr.DataTree, *, num_components: int = 10)
     """
     import xarray as xr
 
-    tree: Any = samples.dataset if hasattr(samples, "dataset") else samples
+    tree = root_of(samples)
     if "displacement" not in tree:
         raise ValueError(
             "the samples hold no weights: sample with record_weights=..., or use sltfast.weight_covariance"
         )
-    sampler = tree.attrs["metadata"]["config"]["sampler"]
-    if sampler.get("cells"):
-        cells = len(sampler["cells"])
-        raise ValueError(
-            f"the samples hold the {cells} cells of a sweep, each with a covariance of its own: give one run"
-        )
+    sampler_of_one(tree, ", each with a covariance of its own: give one run")
     _check_components(num_components)
     _check_size(tree.sizes["coordinate"])
     draws, alive = _living(tree)
@@ -146,8 +142,7 @@ def compute_weight_covariance(samples: xr.DataTree, *, num_components: int = 10)
         "eigenvector": (("component", "coordinate"), vectors),
         "alive": ("chain", alive),
     }
-    settings = {key: value for key, value in sampler.items() if isinstance(value, str | int | float)}
-    attrs = {**settings, "num_draws": count, "chains_alive": chains}
+    attrs = {**plain_settings(tree), "num_draws": count, "chains_alive": chains}
     return xr.Dataset(found, coords=_labels(tree), attrs=attrs)
 
 
@@ -171,11 +166,8 @@ def _living(tree: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     draws = np.asarray(tree["displacement"].values)
     recorded = np.isfinite(draws[:, :, :1]).all(axis=2).sum(axis=1)
-    living = (tree["death_step"].values < 0) & (recorded > 0)
-    if not living.any():
-        raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=None)
-    if (recorded[living] == draws.shape[1]).any():
-        living &= recorded == draws.shape[1]
+    alive, completed = tree["death_step"].values < 0, tree.attrs.get("completed") == 1
+    living = usable_chains(alive, recorded, draws.shape[1], completed=completed, samples=tree)
     if not living.all():
         warnings.warn(
             f"{int((~living).sum())} of {len(living)} chains died or are incomplete and are left out",

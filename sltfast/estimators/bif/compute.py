@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from sltfast.estimators.bif.definition import Definition
-from sltfast.estimators.bif.recorded import Keys, dataset_of, rows_of, token_ids_of
+from sltfast.estimators.bif.recorded import Keys, rows_of, token_ids_of
 from sltfast.estimators.bif.selection import Range, items_of
 from sltfast.estimators.bif.sources import source_of
 from sltfast.estimators.bif.tables import matrix_table, neighbour_table
+from sltfast.results.samples import plain_settings, root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,7 +105,7 @@ def compute_bif(
         num_blocks=num_blocks,
     )
     definition = Definition.of(sign, normalize, compute_covariance)
-    dataset = dataset_of(samples)
+    dataset = root_of(samples)
     source = source_of(
         samples,
         loss_keys,
@@ -171,13 +172,7 @@ def compute_bif(
         "draws": source.draws,
         "blocks_per_chain": pairs.blocks.per_chain,
     }
-    return table.assign_attrs(**sampler_settings(dataset), **settings)
-
-
-def sampler_settings(dataset: Any) -> dict[str, Any]:
-    """The sampler's settings that are plain values, of a tree that has them."""
-    sampler = dataset.attrs.get("metadata", {}).get("config", {}).get("sampler", {})
-    return {key: value for key, value in sampler.items() if isinstance(value, str | int | float)}
+    return table.assign_attrs(**plain_settings(dataset), **settings)
 
 
 def check_options(

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sltfast.estimators.bif.compute import CorrelationMethod, check_options, sampler_settings
+from sltfast.estimators.bif.compute import CorrelationMethod, check_options
 from sltfast.estimators.bif.definition import Definition
 from sltfast.estimators.bif.groups import GroupPairs, Groups
 from sltfast.estimators.bif.moment_pairs import GroupedMoments
 from sltfast.estimators.bif.others import OtherPairs
 from sltfast.estimators.bif.pairs import Pairs
-from sltfast.estimators.bif.recorded import Keys, dataset_of
+from sltfast.estimators.bif.recorded import Keys
 from sltfast.estimators.bif.side import Side
 from sltfast.estimators.bif.sources import Covariances, Traces, source_of
 from sltfast.estimators.bif.tiles import matrix
+from sltfast.results.samples import plain_settings, root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,7 +74,7 @@ def group_influence(
 
     Source: Lee et al. 2510.12071 (influence of groups of tokens).
     """
-    dataset = dataset_of(samples)
+    dataset = root_of(samples)
     if "influences" in dataset:
         return _of_entries(dataset, labels, per_query=per_query, exclude_self=exclude_self)
     check_options(
@@ -118,7 +119,7 @@ def group_influence(
         "draws": source.draws,
         "se_kind": "the larger of batch means and between chains",
     }
-    return table.assign_attrs(**sampler_settings(dataset), **settings)
+    return table.assign_attrs(**plain_settings(dataset), **settings)
 
 
 def _from_traces(

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.pairs import Pairs
-from sltfast.estimators.bif.recorded import Keys, dataset_of, living_chains
+from sltfast.estimators.bif.recorded import Keys, living_chains
 from sltfast.estimators.bif.selection import own_columns
+from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -71,7 +72,7 @@ def recorded_moments(samples: Any) -> Moments:
         AllChainsDied: no chain lived.
         ValueError: fewer than two draws are there.
     """
-    dataset = dataset_of(samples)
+    dataset = root_of(samples)
     counts = np.asarray(dataset["moment_draws"].values)
     living, blocks = living_chains(dataset, np.isfinite(counts) & (counts > 0), samples, unit="blocks")
     draws, means, comoments = (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sltfast.errors import AllChainsDied
+from sltfast.results.samples import root_of, usable_chains
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,20 +32,6 @@ class Recorded(NamedTuple):
     chains: int
     observables: np.ndarray
     left_out: tuple[int, ...]
-
-
-def dataset_of(samples: Any) -> xr.Dataset:
-    """The root of a tree of samples.
-
-    Raises:
-        TypeError: no tree of samples.
-    """
-    dataset: Any = samples.dataset if hasattr(samples, "dataset") else samples
-    if not hasattr(dataset, "data_vars"):
-        raise TypeError(
-            f"samples must be a tree from sltfast.sample, sltfast.open or devinterp, got {type(samples).__name__}"
-        )
-    return dataset
 
 
 def loss_keys_of(dataset: xr.Dataset, loss_keys: Keys) -> list[str]:
@@ -80,7 +66,7 @@ def recorded_losses(samples: Any, keys: Sequence[str]) -> Recorded:
         AllChainsDied: no chain lived.
         ValueError: fewer than two draws are there.
     """
-    dataset = dataset_of(samples)
+    dataset = root_of(samples)
     arrays = [_array(dataset, key) for key in keys]
     living, draws = living_chains(dataset, _recorded_draws(dataset, arrays), samples, unit="draws")
     if len(living) * draws < 2:
@@ -145,10 +131,8 @@ def living_chains(dataset: xr.Dataset, recorded: np.ndarray, samples: Any, *, un
     completed = dataset.attrs.get("completed", 1) == 1
     counts = np.where(recorded.all(axis=1), rows, recorded.argmin(axis=1))
     alive = np.asarray(dataset["alive"].values).astype(bool) if "alive" in dataset else np.ones(chains, dtype=bool)
-    whole = np.flatnonzero(alive & (counts == rows)).tolist()
-    living = whole or (np.flatnonzero(alive & (counts > 0)).tolist() if not completed else [])
-    if not living:
-        raise AllChainsDied("no chain lived: there is nothing to average (see death_step)", samples=samples)
+    living = np.flatnonzero(usable_chains(alive, counts, rows, completed=completed, samples=samples)).tolist()
+    whole = int(counts[living].min()) == rows
     if len(living) < chains or not whole:
         reason = "died" if completed else "died or are not finished"
         say = f"{chains - len(living)} of {chains} chains {reason} and are left out of every mean"

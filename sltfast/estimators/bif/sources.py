@@ -11,8 +11,9 @@ from torch import Tensor
 from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.moment_pairs import MomentPairs, recorded_items, recorded_moments, records_covariances
 from sltfast.estimators.bif.pairs import Pairs
-from sltfast.estimators.bif.recorded import Keys, dataset_of, loss_keys_of, recorded_losses
+from sltfast.estimators.bif.recorded import Keys, loss_keys_of, recorded_losses
 from sltfast.estimators.bif.selection import losses_at, pairs_of
+from sltfast.results.samples import root_of
 
 Items = tuple[np.ndarray, np.ndarray]
 
@@ -43,7 +44,7 @@ class Traces:
     """Losses at every draw."""
 
     def __init__(self, samples: Any, loss_keys: Keys, method: str, reduction: str, num_blocks: int) -> None:
-        self.keys = loss_keys_of(dataset_of(samples), loss_keys)
+        self.keys = loss_keys_of(root_of(samples), loss_keys)
         recorded = recorded_losses(samples, self.keys)
         self.observables, self.chains, self.left_out = recorded.observables, recorded.chains, recorded.left_out
         self.losses: Tensor
@@ -68,7 +69,7 @@ class Covariances:
                 f"correlation_method='sequence' and reduce_chain_dimension_method='stack', got {method!r} and "
                 f"{reduction!r}; or sample with record='traces'"
             )
-        dataset = dataset_of(samples)
+        dataset = root_of(samples)
         self.keys, self.numbers = recorded_items(dataset, loss_keys)
         sizes = [dataset.sizes[f"batch_{key}"] for key in self.keys]
         self.observables = np.repeat(np.array(self.keys, dtype=object), sizes)
@@ -95,6 +96,6 @@ def source_of(
         ValueError: nothing of observables, or not what is asked for.
         AllChainsDied: no chain lived.
     """
-    if records_covariances(dataset_of(samples)):
+    if records_covariances(root_of(samples)):
         return Covariances(samples, loss_keys, correlation_method, reduce_chain_dimension_method)
     return Traces(samples, loss_keys, correlation_method, reduce_chain_dimension_method, num_blocks)

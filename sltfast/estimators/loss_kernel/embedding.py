@@ -10,11 +10,12 @@ import torch
 
 from sltfast.estimators.bif.compute import CorrelationMethod
 from sltfast.estimators.bif.moment_pairs import records_covariances
-from sltfast.estimators.bif.recorded import Keys, dataset_of, loss_keys_of, recorded_losses
+from sltfast.estimators.bif.recorded import Keys, loss_keys_of, recorded_losses
 from sltfast.estimators.bif.selection import losses_at
 from sltfast.estimators.bif.side import Side
 from sltfast.estimators.loss_kernel.kernel import compute_loss_kernel
 from sltfast.extras import require
+from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,7 +60,7 @@ def embed(
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
-    dataset = dataset_of(kernel_or_samples)
+    dataset = root_of(kernel_or_samples)
     if records_covariances(dataset):
         samples: Any = kernel_or_samples
         dataset = compute_loss_kernel(

@@ -8,6 +8,7 @@ from typing import Any
 from sltfast.estimators.blocks import BlockReader
 from sltfast.estimators.collection import estimate_of
 from sltfast.estimators.susceptibility.chi import mean_phi
+from sltfast.results.samples import root_of
 
 ESTIMATE = ("llc_mean", "llc_se", "rhat", "ess", "drift")
 
@@ -20,7 +21,7 @@ def component(samples: Any, reader: BlockReader | None, phi_level: float) -> dic
         reader: of its blocks; None where no chain lived.
         phi_level: φ₀.
     """
-    root = samples.dataset if hasattr(samples, "dataset") else samples
+    root = root_of(samples)
     facts: dict[str, Any] = dict.fromkeys(ESTIMATE, math.nan)
     facts |= {"verdict": "", "phi_mean": math.nan, "phi_se": math.nan, "chains_alive": 0}
     if "metadata" in root.attrs and ("loss" in root or "sampling_loss_micro" in root):
