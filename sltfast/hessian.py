@@ -15,7 +15,7 @@ from sltfast.losses import LossFn
 from sltfast.per_sample.items import Items, prepared
 from sltfast.restriction import ParamMasks
 
-Method = Literal["auto", "double_backward", "central_differences"]
+Method = Literal["auto", "double_backward", "finite_differences"]
 AGREEING = 0.1
 """Of a product, what may lie between the two methods."""
 SHORTER = (1.0, 0.1, 0.01)
@@ -30,7 +30,7 @@ class Hessian:
     Args:
         items: the model made ready (see ``hessian_of``).
         batches: every item once.
-        products: "double_backward" (exact), "central_differences" of gradients, (g(w* + hv) − g(w* − hv))/2h at
+        products: "double_backward" (exact), "finite_differences" of gradients, (g(w* + hv) − g(w* − hv))/2h at
             |hv| = ε^⅓·max(1, |w*|) (ε: the weights' rounding; the relative error is some ε^⅔), or "auto": the former,
             unless a part of the model has no second derivative, or leaves it out (seen from one random vector).
 
@@ -50,11 +50,19 @@ class Hessian:
         if half:
             raise ValueError(f"second derivatives need float32 or float64 weights, not {half[0]!r}: pass model.float()")
         self.items, self.numel = items, items.numel
-        self.batches = [items.take(batch)[0] for batch in batches]
         self.method: Method = products
         self.because = ""
+        self.take(batches)
+
+    def take(self, batches: Sequence[Any]) -> None:
+        """From now on L is over the items of these batches.
+
+        Raises:
+            ValueError: all of them count 0.
+        """
+        self.batches = [self.items.take(batch)[0] for batch in batches]
         with torch.no_grad():
-            self.total = sum(float(items.losses(batch)[1].sum(dtype=torch.float64)) for batch in self.batches)
+            self.total = sum(float(self.items.losses(batch)[1].sum(dtype=torch.float64)) for batch in self.batches)
         if self.total <= 0:
             raise ValueError("no item counts (every weight is 0): there is no mean loss to differentiate")
 
@@ -97,7 +105,7 @@ class Hessian:
         vectors = vectors.to(self.items.device, torch.float64)
         if self.method == "auto":
             self.method, self.because = self._choice()
-        if self.method == "central_differences":
+        if self.method == "finite_differences":
             return torch.stack([self._difference(vector) for vector in vectors])
         return self._double_backward(vectors)
 
@@ -109,7 +117,7 @@ class Hessian:
         try:
             exact = self._double_backward(vector[None])[0]
         except RuntimeError as error:
-            return "central_differences", str(error).splitlines()[0]
+            return "finite_differences", str(error).splitlines()[0]
         # a function whose backward pass is no function for autograd leaves its part out without a word; kinks, which
         # only differences see, are told from that by shorter steps
         rounding, step = self._step(vector)
@@ -119,7 +127,7 @@ class Hessian:
             apart.append(float((exact - expected).norm()))
             if apart[-1] <= AGREEING * float(expected.norm()) + rounding / (shorter * step) * slope:
                 return "double_backward", ""
-        return "central_differences", f"a second backward pass is {min(apart):.3g} away from differences of gradients"
+        return "finite_differences", f"a second backward pass is {min(apart):.3g} away from differences of gradients"
 
     def dense(self, rows: int = 64) -> Tensor:
         """H, [d, d] float64, symmetrised; ``rows`` unit vectors go together."""
@@ -157,6 +165,11 @@ class Hessian:
                     retain_graph=True,
                     allow_unused=True,
                 )
+                if all(part is None for part in found):  # what can be differentiated once passes none on
+                    raise RuntimeError(
+                        "no second derivative of the loss reaches the weights (a function that can be differentiated "
+                        "once?): use finite_differences"
+                    )
                 result[k] += self.flat({n: h for n, h in zip(parameters, found, strict=True) if h is not None})
         return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from sltfast.arena import LOW_PRECISION
 from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import Source, as_source
-from sltfast.diagnostics.hessian_products import METHODS, HessianMethod, HessianProducts
 from sltfast.diagnostics.lanczos import Quadrature, lanczos
+from sltfast.hessian import Hessian, Method
 from sltfast.losses import LossFn
 from sltfast.per_sample.items import prepared
 from sltfast.restriction import ParamMasks, Restriction
@@ -35,7 +35,7 @@ def curvature(
     num_steps: int = 20,
     num_items: int = 256,
     batch_size: int = 32,
-    hessian: HessianMethod = "auto",
+    hessian: Method = "auto",
     seed: int = 0,
     buffer_size: int | None = None,
     progress: bool = True,
@@ -83,8 +83,8 @@ def curvature(
     ):  # fmt: skip
         if isinstance(value, bool) or int(value) != value or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    if hessian not in METHODS:
-        raise ValueError(f"hessian must be one of {', '.join(METHODS)}, got {hessian!r}")
+    if hessian not in get_args(Method):
+        raise ValueError(f"hessian must be one of {', '.join(get_args(Method))}, got {hessian!r}")
     source = as_source(dataset, buffer_size=buffer_size)
     model, masks = _in_full_precision(unwrap(model), param_masks)
     parts = _batches(source, min(num_items, len(source)), batch_size, seed)
@@ -92,13 +92,16 @@ def curvature(
     probes = []
     with prepared(model, loss_fn, masks) as items, Progress(num_probes * num_steps, shown=progress) as bar:
         bar.starts("curvature")
-        products = HessianProducts(items, hessian, next(parts))
+        products = Hessian(items, next(parts), products=hessian)
+        double = all(parameter.dtype == torch.float64 for parameter in items.parameters.values())
         for probe in range(num_probes):
             if probe:
                 products.take(next(parts))
-            probes.append(lanczos(products, products.vector(generator), num_steps))
+            signs = 2.0 * torch.randint(0, 2, (products.numel,), generator=generator, dtype=torch.int8) - 1
+            start = signs.to(items.device, torch.float64 if double else torch.float32)
+            probes.append(lanczos(lambda v: products.product(v[None])[0].to(v), start, num_steps))
             bar.skip(num_steps)
-    settings = {"hessian": products.method, "why": products.why, "num_items": min(num_items, len(source))}
+    settings = {"hessian": products.method, "why": products.because, "num_items": min(num_items, len(source))}
     return _spectrum(probes, products.numel).assign_attrs(settings, num_probes=num_probes, num_steps=num_steps)
 
 

@@ -43,7 +43,7 @@ def test_both_methods_give_the_whole_matrix(batch_size):
         torch.testing.assert_close(hessian.dense(rows=5), expected, rtol=1e-11, atol=1e-12)
         assert hessian.method == "double_backward"
     with hessian_of(
-        model, as_source(DATA), loss_fn=regression_loss, batch_size=batch_size, products="central_differences"
+        model, as_source(DATA), loss_fn=regression_loss, batch_size=batch_size, products="finite_differences"
     ) as hessian:
         # third derivatives of order 10 at h = ε^⅓·|w*| = 1e-5: h²·10 = 1e-9, and rounding ε/h = 1e-11
         torch.testing.assert_close(hessian.dense(), expected, rtol=0, atol=1e-8)
@@ -124,7 +124,7 @@ def test_parts_without_a_second_derivative_are_differenced():
     model = Opaque().double()
     with hessian_of(model, as_source(SMALL), loss_fn=regression_loss) as hessian:
         torch.testing.assert_close(hessian.dense(), whole(Mlp().double(), SMALL), rtol=0, atol=1e-8)
-        assert hessian.method == "central_differences"
+        assert hessian.method == "finite_differences"
         assert "away from differences of gradients" in hessian.because
 
 
@@ -165,7 +165,7 @@ def test_a_language_model_through_its_fused_attention():
     with hessian_of(model, as_source(ids), batch_size=4) as hessian:
         exact = hessian.product(vectors)
         assert hessian.method == "double_backward"
-    with hessian_of(model, as_source(ids), batch_size=4, products="central_differences") as hessian:
+    with hessian_of(model, as_source(ids), batch_size=4, products="finite_differences") as hessian:
         # |w*| ≈ 10, |v| ≈ 80: h = 6e-5 along the unit vector; h²·third derivatives, relative to |Hv|
         apart = (hessian.product(vectors) - exact).norm() / exact.norm()
     assert float(apart) < 1e-6
@@ -173,7 +173,7 @@ def test_a_language_model_through_its_fused_attention():
     assert np.isclose(first, second, rtol=1e-9)  # H is symmetric
 
 
-@pytest.mark.parametrize("products", ["double_backward", "central_differences"])
+@pytest.mark.parametrize("products", ["double_backward", "finite_differences"])
 def test_the_model_stays(products):
     model = Mlp(dropout=0.5).train()
     before, memory = copy.deepcopy(model.state_dict()), [p.data_ptr() for p in model.parameters()]
@@ -190,7 +190,7 @@ def test_the_model_stays(products):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"products": "exact"}, "products must be one of auto, double_backward, central_differences"),
+        ({"products": "exact"}, "products must be one of auto, double_backward, finite_differences"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
     ],
 )

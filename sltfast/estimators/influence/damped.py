@@ -65,7 +65,7 @@ def damped_influence(
         batch_size: rows that go through the model together.
         solver: "dense" forms H (d² float64 numbers), "conjugate_gradients" needs products with it alone; "auto" takes
             the former up to 1024 coordinates.
-        products: how H·v is made: "double_backward", "central_differences" of gradients, or "auto": the former where
+        products: how H·v is made: "double_backward", "finite_differences" of gradients, or "auto": the former where
             the model has second derivatives.
         tolerance: of conjugate gradients, the residual that is left, relative to ∇ℓ_j; None: 1e-8 in float64, 1e-4 in
             float32, whose products are no better.

@@ -44,7 +44,7 @@ def curvature_of(hessian: Hessian, solver: Solver) -> Curvature:
     if solver == "dense" or (solver == "auto" and hessian.numel <= DENSE):
         matrix = hessian.dense()
         return Curvature("dense", float(torch.linalg.eigvalsh(matrix)[0]), "eigenvalues of H", matrix)
-    smallest = smallest_eigenvalue(hessian.product, hessian.numel, hessian.items.device)
+    smallest = smallest_eigenvalue(hessian)
     return Curvature("conjugate_gradients", smallest, "Lanczos", None)
 
 
