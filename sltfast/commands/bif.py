@@ -61,6 +61,7 @@ def strongest(result: xr.Dataset) -> list[dict[str, Any]]:
     Args:
         result: from ``sltfast.bif``, of sequences or tokens, a matrix or neighbours.
     """
+    from sltfast.commands.estimate import plain
     from sltfast.report.neighbours import influence_of
 
     influence = influence_of(result)
@@ -70,7 +71,9 @@ def strongest(result: xr.Dataset) -> list[dict[str, Any]]:
         for one in (neighbour for side in influence.nearest(row, LISTED) for neighbour in side):
             pair = (min(item, one.item), max(item, one.item))
             sets = [str(names[at]) for at in pair]
-            found.setdefault(pair, {"items": list(pair), "observables": sets, "influence": one.value, "se": one.se})
+            found.setdefault(
+                pair, {"items": list(pair), "observables": sets, "influence": one.value, "se": plain(one.se)}
+            )
     return sorted(found.values(), key=lambda pair: -abs(pair["influence"]))[:LISTED]
 
 
@@ -86,7 +89,7 @@ def _as_text(result: xr.Dataset, pairs: list[dict[str, Any]], settings: dict[str
 
     rows = [
         [
-            plus_minus(pair["influence"], pair["se"]),
+            plus_minus(pair["influence"], float("nan") if pair["se"] is None else pair["se"]),
             " × ".join(pair["observables"]),
             *map(opening, pair["items"]),
         ]

@@ -32,6 +32,8 @@ def test_table_files_and_a_second_run_that_reads_the_first(tmp_path: Path, capsy
     header = next(line for line in said.out.splitlines() if "train loss" in line)
     for column in ("step", "λ̂ ± SE", "R̂", "ESS", "verdict"):
         assert column in header
+    for column in ("component", "χ code", "χ prose"):
+        assert column in said.out
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 3, 12]
@@ -46,6 +48,12 @@ def test_table_files_and_a_second_run_that_reads_the_first(tmp_path: Path, capsy
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     again = found["checkpoints"]
+    assert [one["name"] for one in found["components"]] == ["full", "l0h0", "l0h1"]
+    assert set(found["components"][1]["datasets"]) == {"code", "prose"}
+    assert {name for pair in found["pairs"] for name in pair["observables"]} <= {"code", "prose"}
+    page = (folder / "report.html").read_text("utf-8")
+    for part in ("step-000012", "Susceptibilities token by token", "Influence"):
+        assert part in page
     assert weights.stat().st_mtime_ns == written
     assert [point["llc_mean"] for point in again] == [float(row["llc"]) for row in rows]
 
