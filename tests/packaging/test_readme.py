@@ -65,7 +65,7 @@ def test_pip_commands_name_extras_that_exist(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder_with_a_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what the commands name: a model directory `my-model` (byte level, tiny), and `text.txt`."""
+    """Make what the commands name: a model directory `my-model` (byte level, tiny), `text.txt` and `code.py`."""
     folder = tmp_path_factory.mktemp("readme")
     code = """
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -82,6 +82,7 @@ GPTNeoXForCausalLM(config).save_pretrained("my-model")
 """
     fresh_python("-c", code, cwd=folder)
     (folder / "text.txt").write_text((ROOT / "CONTRIBUTING.md").read_text() * 4)
+    (folder / "code.py").write_text((ROOT / "setup.py").read_text() * 4)
     return folder
 
 
