@@ -101,8 +101,9 @@ def run_chains(
         sizing = Sizing(config, request, where)
         sizing.expect(clone, list(restrictions.values()), streams[0])
         with sizing.watched():
-            shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
             no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
+        with sizing.watched(one_chain=True):
+            shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
         recording.check_sizes([len(one.rows) for one in seen], shapes.observable_positions)
         specs = layout(config, seen, shapes, recording, save_token_losses=request.save_token_losses)
         if request.dataset_init_loss:
@@ -134,7 +135,9 @@ def run_chains(
         if left:
             memo = Memo(sizing.budget)
             moving = [place.restriction for place in left]
-            builder = EngineBuilder(config, clone, loss, streams, where, moving, memo, seen, request.compile)
+            builder = EngineBuilder(
+                config, clone, loss, streams, where, moving, memo, seen, request.compile, shapes.outline
+            )
             on_disk = any(place.path is not None for place in left)
             kept = record_bytes(config, specs, seen, runs=len(left), on_disk=on_disk)
             kept = {"model": copied_bytes(model, clone), **kept}
@@ -147,7 +150,7 @@ def run_chains(
                 print(plan.text())  # noqa: T201  (what was asked for)
             with Progress(config.num_steps * config.num_chains * len(left), shown=request.progress) as bar:
                 recorded = shapes.positions if request.save_token_losses or config.num_init_loss_batches else None
-                baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded)
+                baseline = Baseline(clone, loss, streams, config, where, bar.baseline, recorded, shapes.first)
                 at_init = baseline.step_losses(config.num_steps)
                 observed = {one.id: baseline.observed(one) for one in seen}
                 start = start_values(baseline, at_init, config, seen, observed, dataset_loss=request.dataset_init_loss)
@@ -266,10 +269,13 @@ def _without_logits(
     moving = [parameters[s.name] for restriction in restrictions.values() for s in restriction.segments]
     for parameter in moving:
         parameter.requires_grad_()
-    reason = loss.without_logits(clone, stream.batch(0, device), precision)
-    for parameter in moving:
-        parameter.requires_grad_(False)
-    return reason
+    try:
+        return loss.without_logits(clone, stream.batch(0, device), precision)
+    except Exception as error:  # whatever a model raises: the trial that comes next runs it as it is, and tells
+        return f"{type(error).__name__}: {error}"
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(False)
 
 
 def _resolved(path: str | Path | None) -> Path | None:

@@ -8,6 +8,7 @@ from sltfast.losses.items import Objective as Objective
 from sltfast.losses.next_token import NextToken as NextToken
 from sltfast.losses.objective import ItemLoss as ItemLoss
 from sltfast.losses.objective import item_loss as item_loss
+from sltfast.losses.shortened import shortened as shortened
 from sltfast.losses.tokens import IGNORE_INDEX as IGNORE_INDEX
 from sltfast.losses.tokens import check_tokens as check_tokens
 from sltfast.losses.tokens import is_language_model as is_language_model

@@ -32,6 +32,7 @@ class Baseline:
         device: where the model is.
         tick: called after every batch.
         positions: losses per item that are recorded, refused where they differ; None where none are.
+        first: losses of the first batch.
     """
 
     def __init__(
@@ -43,27 +44,35 @@ class Baseline:
         device: torch.device,
         tick: Callable[[], None],
         positions: int | None,
+        first: ItemLosses,
     ) -> None:
-        self.positions = positions
+        self.positions, self._first = positions, first
+        self._batches = config.num_steps * config.gradient_accumulation_steps
         self.model, self.loss, self.config, self.device, self.tick = model, loss, config, device, tick
         self.streams = streams
+        self._sums = np.zeros((len(streams[0].source), 2))
         self.by_rows = config.mode == "eval" and self._splits()
-        self._sums = np.zeros((len(streams[0].source), 2)) if self.by_rows else np.zeros((0, 2))
-        self._tokens: np.ndarray | None = None
 
     @torch.no_grad()
     def _splits(self) -> bool:
+        """Whether rows of the first batch have the same losses among other rows, which need theirs as well."""
         stream = self.streams[0]
         rows = stream.rows(0)
         if len(rows) < 2:
             return True
         half = (len(rows) + 1) // 2
-        other = np.concatenate([rows[:half], np.repeat(rows[:1], len(rows) - half)])
-        whole, mixed = (self._forward(batch).recorded()[:half].double() for batch in (rows, other))
-        if whole.shape != mixed.shape:
+        ahead = [stream.rows(k) for k in range(1, min(stream.batches_per_epoch, self._batches))]
+        others = np.concatenate([*ahead, np.repeat(rows[:1], len(rows))])[: len(rows) - half]
+        mixed = np.concatenate([rows[:half], others])
+        losses = self._forward(mixed)
+        whole, parted = (one.recorded()[:half].double() for one in (self._first, losses))
+        if whole.shape != parted.shape:
             return False
-        apart = (whole - mixed).nan_to_num(0.0).abs().max()
-        return bool(apart <= SPLIT_TOLERANCE * max(1e-6, float(whole.nan_to_num(0.0).abs().max())))
+        apart = (whole - parted).nan_to_num(0.0).abs().max()
+        same = bool(apart <= SPLIT_TOLERANCE * max(1e-6, float(whole.nan_to_num(0.0).abs().max())))
+        if same:
+            self._keep(mixed, losses)
+        return same
 
     def _forward(self, rows: np.ndarray) -> ItemLosses:
         losses = self.loss(self.model, fetch(self.streams[0].source, rows, self.device))
@@ -109,13 +118,17 @@ class Baseline:
             part = missing[start : start + size]
             full = np.concatenate([part, np.repeat(part[:1], size - len(part))])  # batches of one size only
             losses = self._forward(full)
-            values = losses.values.double()
-            weights = torch.ones_like(values) if losses.weights is None else losses.weights.double()
-            totals = torch.stack([torch.where(weights != 0, weights * values, 0).sum(1), weights.sum(1)], dim=1)
-            numbers = totals.cpu().numpy()[: len(part)]
-            _check_finite(numbers[:, 0], part)
-            self._sums[part] = numbers
+            self._keep(part, losses)
             self.tick()
+
+    def _keep(self, rows: np.ndarray, losses: ItemLosses) -> None:
+        """The sums of these rows, the first of those that the losses are of."""
+        values = losses.values.double()
+        weights = torch.ones_like(values) if losses.weights is None else losses.weights.double()
+        totals = torch.stack([torch.where(weights != 0, weights * values, 0).sum(1), weights.sum(1)], dim=1)
+        numbers = totals.cpu().numpy()[: len(rows)]
+        _check_finite(numbers[:, 0], rows)
+        self._sums[rows] = numbers
 
     @torch.no_grad()
     def init_loss(self, num_batches: int) -> tuple[np.ndarray, np.ndarray]:

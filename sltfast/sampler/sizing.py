@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sltfast.request import Request
 
 MATTERS = 8  # what may take less than this part of the budget is not measured
+FITS = 2  # nor what takes less than this part by what one chain was seen to take,
+LANE = 2  # times this: folding copies some of it
 
 
 class PassBytes(NamedTuple):
@@ -83,16 +85,34 @@ class Sizing:
         read_as = {name: parameter.dtype for name, parameter in clone.named_parameters()}
         chains, method = self.config.num_chains, self.config.method
         weights = [weight_bytes([one], read_as, chains, method) for one in restrictions]
-        lanes = chains * max(len(cells) for cells in congruent(restrictions))
-        needed = sum(one.state + one.gradients for one in weights) + lanes * self.at_most
-        if self.request.plan or needed > self.budget // MATTERS:
+        self._weights = sum(one.state + one.gradients for one in weights)
+        self._lanes = chains * max(len(cells) for cells in congruent(restrictions))
+        if self.request.plan or self._needed > self.budget // MATTERS:
             self._live = LiveBytes()
 
+    @property
+    def _needed(self) -> int:
+        return self._weights + self._lanes * self.at_most
+
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """What happens within counts for the peak before the first step."""
-        with nullcontext() if self._live is None or self.request.compile else self._live:
+    def watched(self, *, one_chain: bool = False) -> Iterator[None]:
+        """What happens within counts for the peak before the first step.
+
+        Args:
+            one_chain: it is a forward and backward of one chain: where many of them fit, passes are not measured.
+        """
+        live = self._live
+        if live is None or self.request.compile:
             yield
+            return
+        before, held = live.peak, live.now
+        live.restart()
+        with live:
+            yield
+        if one_chain and not self.request.plan:
+            self.at_most = min(self.at_most, LANE * (live.peak - held))
+            self._live = live if self._needed > self.budget // FITS else None
+        live.peak = max(before, live.peak)
 
     @property
     def before(self) -> int:
@@ -135,8 +155,9 @@ class Sizing:
         if engine == "sequential" or self.config.num_chains == 1 or self.request.chains_per_pass == 1:
             return one, 0.0
         self._rest[cells, engine] = (0.0, one)
-        if self.pass_bytes(cells, engine, 2).peak > self.left:
-            return 0.0, one
+        all_fit = self.pass_bytes(cells, engine, self.config.num_chains).peak <= self.left
+        if (all_fit and not self.request.plan) or self.pass_bytes(cells, engine, 2).peak > self.left:
+            return 0.0, one  # so many times one chain is all that has to be known
         two = self._step(cells, engine, 2)
         return max(0.0, 2 * one - two), max(two - one, two / 2)
 

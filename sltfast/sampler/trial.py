@@ -13,14 +13,25 @@ from sltfast.data import leaves
 from sltfast.losses import ItemLoss, ItemLosses, check_causal, token_ids
 from sltfast.observables import Observable
 from sltfast.restriction import Restriction
+from sltfast.stacking.prefix import Outline, outlined
 
 
 class Shapes(NamedTuple):
-    """What a run will record: losses per item T, tokens per row (0: none), T of each observable."""
+    """What a run will record, and what the first batch gave.
+
+    Attributes:
+        positions: losses per item T.
+        tokens: per row (0: none).
+        observable_positions: T of each observable.
+        first: losses of the first batch.
+        outline: of its forward.
+    """
 
     positions: int
     tokens: int
     observable_positions: list[int]
+    first: ItemLosses
+    outline: Outline
 
 
 def trial(
@@ -47,7 +58,8 @@ def trial(
     for name in moving:
         parameters[name].requires_grad_()
     try:
-        losses = _attempt(clone, loss, batch, language_model=language_model)
+        with outlined(clone) as calls:
+            losses = _attempt(clone, loss, batch, language_model=language_model)
         _check_losses(losses, loss)
         _check_gradient(losses, loss, parameters, restrictions)
     finally:
@@ -59,10 +71,12 @@ def trial(
     widths = []
     with torch.no_grad():
         for observable in observables:
-            first = fetch(observable.source, observable.rows[: observable.batch_size], device)
+            few = observable.rows[: 1 if language_model else observable.batch_size]
+            first = fetch(observable.source, few, device)
             widths.append(_attempt(clone, loss, first, language_model=language_model).values.shape[1])
     ids = token_ids(batch)
-    return Shapes(losses.values.shape[1], 0 if ids is None else ids.shape[1], widths)
+    tokens = 0 if ids is None else ids.shape[1]
+    return Shapes(losses.values.shape[1], tokens, widths, losses.detach(), tuple(calls))
 
 
 def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bool) -> ItemLosses:

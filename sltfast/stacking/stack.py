@@ -80,6 +80,11 @@ class Stack:
         return {**dict.fromkeys(self._rules, "registry"), **{name: unit.rung for name, unit in self._running.items()}}
 
     @property
+    def units(self) -> frozenset[str]:
+        """Modules that were asked to run whole, or turned out to have to."""
+        return frozenset(self._units)
+
+    @property
     def reasons(self) -> dict[str, str]:
         """Why a unit loops over lanes instead of running under vmap, by name."""
         return {name: unit.why for name, unit in self._running.items() if unit.why}

@@ -13,7 +13,7 @@ from sltfast.arena import LOW_PRECISION
 from sltfast.batches import BatchStream, fetch
 from sltfast.clone import structural_clone
 from sltfast.data import Source, leaves, map_leaves
-from sltfast.losses import ItemLoss, NextToken, token_ids
+from sltfast.losses import ItemLoss, NextToken, shortened, token_ids
 from sltfast.observables import Observable
 from sltfast.restriction import Restriction
 from sltfast.sampler.config import SamplerConfig
@@ -21,11 +21,11 @@ from sltfast.sampler.engines.agreement import disagreement
 from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.engines.sequential import SequentialEngine
 from sltfast.sampler.engines.stacked import StackedEngine
+from sltfast.sampler.engines.understanding import Understanding
 from sltfast.sampler.engines.vmapped import VmappedEngine
 from sltfast.sampler.precision import compute_dtype, use_tf32
-from sltfast.stacking.prefix import Memo
+from sltfast.stacking.prefix import Memo, Outline
 
-CHECKED_TOKENS = 17
 PRECISE_SHARE = 0.1  # of the memory, for a trial in float32
 CHECKED_ROWS = 3  # odd, so that no other size of the model is a multiple of it by chance
 
@@ -43,6 +43,7 @@ class EngineBuilder:
         memo: what engines keep of batches that come again.
         observables: the run's.
         compiled: the vmap engine is compiled.
+        outline: of a forward of whole rows (``trial``).
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class EngineBuilder:
         memo: Memo,
         observables: Sequence[Observable] = (),
         compiled: bool = False,
+        outline: Outline = (),
     ) -> None:
         self.config, self.clone, self.loss, self.device = config, clone, loss, device
         self.streams, self.restrictions, self.memo = streams, restrictions, memo
         self.observables = observables
-        self.compiled = compiled
+        self.compiled, self.outline = compiled, outline
+        self._understood: dict[tuple[tuple[int, ...], torch.dtype | None], Understanding] = {}
         self.language_model = isinstance(loss.function, NextToken)
 
     def build(self, name: str, cells: Sequence[int], num_chains: int, precise: nn.Module | None = None) -> Engine:
@@ -76,8 +79,12 @@ class EngineBuilder:
         clone.train(self.config.mode == "train")
         restrictions = [self.restrictions[cell] for cell in cells]
         if name == "stacked":
-            examples = self._kinds(None if precise is None else dtype) if len(self.streams) == 1 else []
-            return StackedEngine(clone, restrictions, self.loss, num_chains, self.device, examples, self.memo)
+            kind = None if precise is None else dtype
+            examples = self._kinds(kind) if len(self.streams) == 1 else []
+            short = shortened(examples[0]) if examples and self.language_model else None
+            known = self._understood.setdefault((tuple(cells), kind), Understanding(self.outline))
+            moving = clone, restrictions, self.loss, num_chains, self.device
+            return StackedEngine(*moving, examples, self.memo, known, short)
         if len(cells) > 1:
             raise ValueError(f"the {name} engine takes one restriction at a time, got {len(cells)}")
         if name == "vmap":
@@ -132,13 +139,12 @@ class EngineBuilder:
         """
         data = self.example(dtype)
         ids = token_ids(data) if self.language_model else None
-        width = 0 if ids is None else ids.shape[1]
-        kept = width - 1 + width % 2
-        if len(leaves(data)) == 1:
-            kept = min(CHECKED_TOKENS, kept)
-        if kept < 3 or kept == width:
+        if ids is None:
             return data
-        return map_leaves(lambda part: part[:, :kept] if part.ndim > 1 and part.shape[1] == width else part, data)
+        few, width = shortened(data), ids.shape[1]
+        if few is not None or width % 2 or width < 4:
+            return data if few is None else few
+        return map_leaves(lambda part: part[:, :-1] if part.ndim > 1 and part.shape[1] == width else part, data)
 
 
 def _kind(batch: Any) -> tuple[Any, ...]:

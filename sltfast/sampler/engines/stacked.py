@@ -14,6 +14,7 @@ from sltfast.data import map_leaves
 from sltfast.losses import ItemLoss, ItemLosses, Objective
 from sltfast.restriction import Restriction
 from sltfast.sampler.engines.engine import LaneBatch
+from sltfast.sampler.engines.understanding import Understanding
 from sltfast.stacking import Piece, Stack, refusal
 from sltfast.stacking.heads import HeadLanes
 from sltfast.stacking.prefix import Expansion, Memo
@@ -33,6 +34,8 @@ class StackedEngine:
         device: where.
         examples: a few rows of each kind of batch, the run's own first; none where lanes have rows of their own.
         memo: keeps what does not move of batches that come again.
+        understanding: of these restrictions; what it lacks is found out and filled in.
+        short: the first of ``examples`` with fewer tokens a row; None: there is no such.
 
     Raises:
         ValueError: lanes in one batch would mix, or draw other numbers than alone.
@@ -49,11 +52,14 @@ class StackedEngine:
         device: torch.device,
         examples: Sequence[Any] = (),
         memo: Memo | None = None,
+        understanding: Understanding | None = None,
+        short: Any = None,
     ) -> None:
         reason = refusal(clone)
         if reason is not None:
             raise ValueError(reason)
         self.loss, self.model = loss, clone
+        known = self._understanding = Understanding() if understanding is None else understanding
         read_as = {name: parameter.dtype for name, parameter in clone.named_parameters()}
         self.arena = Arena(restrictions, read_as, num_chains, device)
         self.arena.reset()
@@ -63,16 +69,22 @@ class StackedEngine:
         reason = "lanes have rows of their own"
         if examples:
             moving = list(dict.fromkeys(leaf.name for leaf in self.arena.leaves))
-            self.expansion = Expansion(clone, moving, self._values, examples[0], memo)
-            for other in examples[1:]:
+            whole, said = examples[0], {"short": short, "outline": known.outline}
+            self.expansion = Expansion(clone, moving, self._values, whole, memo, known=known.sharing, **said)
+            for other in examples[1:] if known.sharing is None else ():
                 self.expansion.keep_to(self._values, other)
-            reason = self._find_heads(restrictions, num_chains, examples[0])
+            known.sharing = self.expansion.finding
+            short = short if known.sharing.short else None
+            reason = self._find_heads(restrictions, num_chains, whole if short is None else short)
         self._not_heads = reason
         if self.heads is None:
             weights: dict[str, list[Piece]] = {}
             for leaf in self.arena.leaves:
                 weights.setdefault(leaf.name, []).extend(Piece.of_restrictions(leaf.segments, leaf.tensor))
-            self.stack = Stack(clone, weights, self.arena.lanes)
+            self.stack = Stack(clone, weights, self.arena.lanes, known.units)
+            if known.settled and examples and short is not None:  # what its first forward notes, a few tokens show
+                with torch.no_grad():
+                    self.losses(LaneBatch(short, True))
 
     def _values(self, model: nn.Module, batch: Any) -> Tensor:
         return self.loss(model, batch).values
@@ -80,6 +92,15 @@ class StackedEngine:
     def _find_heads(self, restrictions: Sequence[Restriction], num_chains: int, example: Any) -> str:
         """Let only the heads of the lanes be their own; returns why not."""
         assert self.expansion is not None
+        known = self._understanding
+        if known.not_heads:
+            return known.not_heads
+        known.not_heads = self._heads_refused(restrictions, num_chains, example)
+        return known.not_heads
+
+    def _heads_refused(self, restrictions: Sequence[Restriction], num_chains: int, example: Any) -> str:
+        assert self.expansion is not None
+        known = self._understanding
         if all(leaf.segments[0].whole for leaf in self.arena.leaves):
             return "whole parameters move"
         if self.expansion.point is None:
@@ -91,13 +112,14 @@ class StackedEngine:
             with torch.no_grad():
                 return self._values(self.model, example)
 
-        heads, reason = HeadLanes.of(self.model, restrictions, of_segments, num_chains, run)
+        layout = None if known.not_heads is None else known.layout
+        heads, reason = HeadLanes.of(self.model, restrictions, of_segments, num_chains, run, layout)
         if heads is not None:
             try:
                 heads.apply(self.expansion)
             except ValueError as error:
                 return str(error)
-            self.heads = heads
+            self.heads, known.layout = heads, heads.layout
         return reason
 
     def objective(self, batch: LaneBatch, scale: float) -> Objective:
@@ -145,6 +167,8 @@ class StackedEngine:
         if self.heads is not None:
             self.heads.restore()
         if self.stack is not None:
+            self._understanding.units = self.stack.units
+            self._understanding.settled = True
             self.stack.restore()
         if self.expansion is not None:
             self.expansion.restore()

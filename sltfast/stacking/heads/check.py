@@ -27,7 +27,7 @@ class AttentionCall:
     """What an attention is called with.
 
     Attributes:
-        attention: a copy of it, in float32 where it has less: a wrong head must not hide in rounding.
+        attention: it, or a copy in float32 where it has less: a wrong head must not hide in rounding.
         args, kwargs: the call's, in the same precision.
     """
 
@@ -62,9 +62,11 @@ def attention_call(attention: nn.Module, run: Callable[[], Any]) -> AttentionCal
         hook.remove()
     if not calls:
         raise NotHeads(f"{type(attention).__name__} is not called as a module")
-    exact = copy.deepcopy(attention)
-    for parameter in exact.parameters():
-        parameter.data = _exact(parameter.data)
+    exact = attention
+    if any(_exact(parameter) is not parameter for parameter in attention.parameters()):
+        exact = copy.deepcopy(attention)
+        for parameter in exact.parameters():
+            parameter.data = _exact(parameter.data)
     args, kwargs = pytree.tree_map_only(Tensor, _exact, calls[0])
     return AttentionCall(exact, args, kwargs)
 

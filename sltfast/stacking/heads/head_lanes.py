@@ -34,9 +34,11 @@ class HeadLanes:
         block, block_name: the module that takes [B, T, d] and gives [L·B, T, d] while patched. Its masks and position
             embeddings stay those of B rows; every module after it needs those of L·B.
         lanes: L.
+        layout: which of the attention's layouts is that of its heads.
     """
 
-    def __init__(self, block_name: str, block: nn.Module, attention: LaneAttention) -> None:
+    def __init__(self, block_name: str, block: nn.Module, attention: LaneAttention, layout: int) -> None:
+        self.layout = layout
         self.block_name, self.block = block_name, block
         self.lanes = attention.weights.lanes
         self._attention = attention
@@ -51,6 +53,7 @@ class HeadLanes:
         leaves: Sequence[Tensor],
         num_chains: int,
         run: Callable[[], Any],
+        layout: int | None = None,
     ) -> tuple[HeadLanes | None, str]:
         """Recognise the heads, and check them on one batch.
 
@@ -63,6 +66,7 @@ class HeadLanes:
             leaves: one a segment, [R·C, *segment.shape], the lanes' weights.
             num_chains: C.
             run: runs the model on a few rows, without patches of this class.
+            layout: which one was found right in another clone; nothing is run.
 
         Returns:
             The lanes and "", or None and the reason why the restrictions are no heads that are understood.
@@ -73,11 +77,14 @@ class HeadLanes:
             block_name = _block_name(model, name)
             block = model.get_submodule(block_name)
             _check_quiet(block, block_name)
-            call = attention_call(attention, run)
-            lanes = _understood(model, name, restrictions, leaves, num_chains, call)
+            if layout is None:
+                call = attention_call(attention, run)
+                layout = _right_layout(attention, name, restrictions, num_chains, call)
+            found = list(layouts(attention))[layout]
+            weights = LaneWeights(found, assign(found, name, restrictions), leaves, len(restrictions) * num_chains)
         except NotHeads as reason:
             return None, str(reason)
-        return cls(block_name, block, lanes), ""
+        return cls(block_name, block, LaneAttention(attention, weights), layout), ""
 
     def apply(self, expansion: Expansion | None = None) -> None:
         """Patch the block.
@@ -109,17 +116,11 @@ class HeadLanes:
             self._patches.remember(memo, key)
 
 
-def _understood(
-    model: nn.Module,
-    name: str,
-    restrictions: Sequence[Restriction],
-    leaves: Sequence[Tensor],
-    num_chains: int,
-    call: AttentionCall,
-) -> LaneAttention:
-    attention = model.get_submodule(name)
+def _right_layout(
+    attention: nn.Module, name: str, restrictions: Sequence[Restriction], num_chains: int, call: AttentionCall
+) -> int:
     reasons = [f"{type(attention).__name__} ({name}) has no projections whose shapes say which rows are a head's"]
-    for layout, tried in zip(layouts(attention), layouts(call.attention), strict=True):
+    for number, (layout, tried) in enumerate(zip(layouts(attention), layouts(call.attention), strict=True)):
         try:
             assignment = assign(layout, name, restrictions)
         except NotHeads as reason:
@@ -127,8 +128,7 @@ def _understood(
             continue
         apart = disagreement(call, tried, assignment, name, restrictions, num_chains)
         if not apart:
-            weights = LaneWeights(layout, assignment, leaves, len(restrictions) * num_chains)
-            return LaneAttention(attention, weights)
+            return number
         reasons.append(apart)
     raise NotHeads(reasons[-1])
 

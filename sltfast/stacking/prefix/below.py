@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -36,19 +37,20 @@ class Below:
     """Stands in for ``forward`` of a module below the point.
 
     Args:
+        model: the clone that it is a module of.
         calls: every call of it, in order.
         memo: where a stage's activations are kept.
         placeholders: what a skipped call returns.
     """
 
-    def __init__(self, calls: list[Call], memo: Memo, placeholders: Placeholders) -> None:
+    def __init__(self, model: nn.Module, calls: list[Call], memo: Memo, placeholders: Placeholders) -> None:
         first, self.left = calls[0], calls[-1].left
-        self.name, self.module, self.entered = first.name, first.module, first.entered
+        self.name, self.module, self.entered = first.name, model.get_submodule(first.name), first.entered
         self.memo, self.placeholders = memo, placeholders
         once = len(calls) == 1 and first.hidden is not None and not first.puzzling
         self.hidden = Hidden(first.name, first.hidden or (), memo) if once else None
-        self.before: Any = first.module.__dict__.get("forward")
-        self.original = first.module.forward
+        self.before: Any = self.module.__dict__.get("forward")
+        self.original = self.module.forward
         self.passing: Passing | None = None
 
     def install(self) -> None:
@@ -80,13 +82,14 @@ class Below:
         return output
 
 
-def skippable(point: Point, *, with_weights: bool) -> list[list[Call]]:
+def skippable(model: nn.Module, point: Point, *, with_weights: bool) -> list[list[Call]]:
     """Modules below the point whose output may matter only to one another, each with its calls.
 
     Left out are modules that are also called elsewhere, and those that return what is an argument at the point or
     behind it (position embeddings, say).
 
     Args:
+        model: that was traced.
         point: where lanes part.
         with_weights: only modules that hold weights.
     """
@@ -96,18 +99,16 @@ def skippable(point: Point, *, with_weights: bool) -> list[list[Call]]:
         for path, tensor in call.arguments.items()
         if path != point.call.hidden or call is not point.call
     }
-    grouped: dict[int, list[Call]] = {}
+    grouped: dict[str, list[Call]] = {}
     for call in point.below:
-        grouped.setdefault(id(call.module), []).append(call)
-    totals: dict[int, int] = {}
-    for call in point.inside:
-        totals[id(call.module)] = totals.get(id(call.module), 0) + 1
+        grouped.setdefault(call.name, []).append(call)
+    totals = Counter(call.name for call in point.inside)
     return [
         group
         for key, group in grouped.items()
         if totals[key] == len(group)
         and not any(id(tensor) in needed for call in group for tensor in call.outputs.values())
-        and (not with_weights or _holds_weights(group[0].module))
+        and (not with_weights or _holds_weights(model.get_submodule(key)))
     ]
 
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from sltfast.data import map_leaves
 from sltfast.isolation import isolated_rng
 from sltfast.stacking.prefix.below import skippable
+from sltfast.stacking.prefix.finding import Finding
 from sltfast.stacking.prefix.hooks import Hooks, LateBlock, On
 from sltfast.stacking.prefix.memo import Key, Memo
 from sltfast.stacking.prefix.points import Point, blocks, first_use, points
-from sltfast.stacking.prefix.trace import SIZES, Trace, trace
+from sltfast.stacking.prefix.trace import SIZES, Outline, Trace, trace
 from sltfast.stacking.prefix.trials import Forward, Trial
 
 
@@ -37,20 +38,29 @@ class Expansion:
         forward: ``forward(model, batch)``, the loss that is going to be used; any number of rows.
         batch: an example, of the kind of all later batches (columns, masks); two different rows tell most.
         memo: keeps activations of batches that come again, for calls with a key; may serve several models.
+        short: the batch with fewer tokens a row, None: there is no such; it stands for the whole one where a forward
+            makes the calls of ``outline``.
+        outline: of a forward of whole rows.
+        known: what another clone's expansion found; nothing is run.
 
     Attributes:
-        point: name of the module at whose input lanes part, or None: nothing is shared.
-        reason: why there and not later, or why nothing is shared.
-        blocks: names of the model's repeated blocks, in order (empty where it has none).
-        suffix_share: fraction of a forward's FLOPs that each lane spends; 1 where nothing is shared.
-        memo: the memo, or None where the model cannot skip what is below the point (``memo_reason``).
+        finding: all of what was found out.
 
     Raises:
         ValueError: a name in ``moving`` that the model does not have, or none at all.
     """
 
     def __init__(
-        self, model: nn.Module, moving: Iterable[str], forward: Forward, batch: Any, memo: Memo | None = None
+        self,
+        model: nn.Module,
+        moving: Iterable[str],
+        forward: Forward,
+        batch: Any,
+        memo: Memo | None = None,
+        *,
+        short: Any = None,
+        outline: Outline = (),
+        known: Finding | None = None,
     ) -> None:
         parameters = dict(model.named_parameters())
         names = list(moving)
@@ -61,17 +71,44 @@ class Expansion:
                 "model.named_parameters() gives them)"
             )
         self.model = model
-        self.point: str | None = None
-        self.reason, self.memo_reason = "", ""
-        self.blocks: list[str] = []
-        self.suffix_share = 1.0
-        self.memo: Memo | None = None
+        self._given = memo
         self._hooks: Hooks | None = None
-        self._forward, self._batch = forward, batch
         self._device = next(iter(parameters.values())).device
-        with isolated_rng(0, self._device), _buffers_kept(model):
-            self._find({name: parameters[name] for name in names}, memo)
-        del self._batch, self._forward  # neither is needed again, and both may hold much
+        self.finding = Finding()
+        if known is None:
+            with isolated_rng(0, self._device), _buffers_kept(model):
+                found = self._found({name: parameters[name] for name in names}, forward, batch, short, outline)
+        self._take(known or found)
+
+    @property
+    def point(self) -> str | None:
+        """Name of the module at whose input lanes part, or None."""
+        return None if self.finding.point is None else self.finding.point.call.name
+
+    @property
+    def reason(self) -> str:
+        """Why there and not later, or why nothing is shared."""
+        return self.finding.reason
+
+    @property
+    def memo_reason(self) -> str:
+        """Why nothing is remembered, "" where something is."""
+        return self.finding.memo_reason
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the model's repeated blocks, in order."""
+        return list(self.finding.blocks)
+
+    @property
+    def suffix_share(self) -> float:
+        """Fraction of a forward's FLOPs that each lane spends."""
+        return self.finding.suffix_share
+
+    @property
+    def memo(self) -> Memo | None:
+        """What remembers, or None."""
+        return None if self.finding.skipped is None else self._given
 
     def on(self, lanes: int, key: Key | None = None) -> On:
         """Inside it forwards share: ``with expansion.on(lanes, ("step", 17)): loss(model, expanded_batch)``.
@@ -112,8 +149,8 @@ class Expansion:
             failure = Trial(self.model, forward, batch, once, self._device).disagreement(self._hooks, None)
         if failure is not None:
             self.restore()
-            self.point, self.memo, self.suffix_share = None, None, 1.0
-            self.reason = f"other batches are of another kind: {failure}"
+            reason = f"other batches are of another kind: {failure}"
+            self.finding = self.finding._replace(point=None, skipped=None, suffix_share=1.0, reason=reason)
 
     def fits(self, rungs: Mapping[str, str]) -> bool:
         """Whether a stack with these ``rungs`` may be put on: none of its units runs the point from outside."""
@@ -127,57 +164,71 @@ class Expansion:
             self._hooks.remove()
             self._hooks = None
 
-    def _find(self, moving: Mapping[str, nn.Parameter], memo: Memo | None) -> None:
-        def run(rows: int) -> Any:
-            return self._forward(self.model, _example(self._batch, rows))
+    def _take(self, found: Finding) -> None:
+        """Share as it was found out, here or in another clone."""
+        self.finding = found
+        if found.point is not None:
+            self._hooks = Hooks(self.model, found.point, self.memo, found.skipped or [])
+            if self.memo is not None:
+                self.memo.wanted.add(found.point.call.name)
 
-        traced = trace(self.model, run, moving.values(), self._device)
+    def _found(
+        self, moving: Mapping[str, nn.Parameter], forward: Forward, batch: Any, short: Any, outline: Outline
+    ) -> Finding:
+        traced: Trace | str = ""
+        if short is not None:
+            traced = self._traced(forward, short, moving)
+        is_short = isinstance(traced, Trace) and traced.is_like(outline)
+        if not is_short:
+            traced = self._traced(forward, batch, moving)
         if isinstance(traced, str):
-            self.reason = traced
-            return
-        self._choose(traced, moving, memo)
+            return Finding(reason=traced)
+        found = self._chosen(traced, moving, forward, short if is_short else batch)._replace(short=is_short)
         for call in traced.calls:
             call.forget_tensors()
+        return found
 
-    def _choose(self, traced: Trace, moving: Mapping[str, nn.Parameter], memo: Memo | None) -> None:
-        self.blocks = blocks(self.model, traced)
+    def _traced(self, forward: Forward, batch: Any, moving: Mapping[str, nn.Parameter]) -> Trace | str:
+        def run(rows: int) -> Any:
+            return forward(self.model, _example(batch, rows))
+
+        return trace(self.model, run, moving.values(), self._device)
+
+    def _chosen(self, traced: Trace, moving: Mapping[str, nn.Parameter], forward: Forward, batch: Any) -> Finding:
+        found = Finding(blocks=blocks(self.model, traced))
         reader = first_use(traced, self.model, moving)
         if isinstance(reader, str):
-            self.reason = reader
-            return
-        found, self.reason = points(traced, reader[0], self.model)
-        if not found:
-            self.reason = f"{reader[1]} moves, and {self.reason}"
-            return
+            return found._replace(reason=reader)
+        candidates, reason = points(traced, reader[0], self.model)
+        if not candidates:
+            return found._replace(reason=f"{reader[1]} moves, and {reason}")
         with torch.no_grad():
-            trial = Trial(self.model, self._forward, _example(self._batch, SIZES[0]), traced.returned, self._device)
-            for point in found:
-                hooks = Hooks(point, None, [])
+            trial = Trial(self.model, forward, _example(batch, SIZES[0]), traced.returned, self._device)
+            for point in candidates:
+                hooks = Hooks(self.model, point, None, [])
                 failure = trial.disagreement(hooks, None)
-                if failure is None:
-                    hooks.settle()
-                    self._hooks, self.point, self.suffix_share = hooks, point.call.name, point.share
-                    self.reason = f"{reader[1]} is the first weight to be read that moves"
-                    self._remember(point, trial, memo)
-                    return
+                settled = hooks.settled()
                 hooks.remove()
-                self.reason = f"lanes cannot part at {point.call.name}: {failure}"
+                if failure is None:
+                    reason = f"{reader[1]} is the first weight to be read that moves"
+                    found = found._replace(point=settled, suffix_share=point.share, reason=reason)
+                    return found if self._given is None else self._remembering(found, point, trial)
+                reason = f"lanes cannot part at {point.call.name}: {failure}"
+        return found._replace(reason=reason)
 
-    def _remember(self, point: Point, trial: Trial, memo: Memo | None) -> None:
-        if memo is None:
-            return
+    def _remembering(self, found: Finding, point: Point, trial: Trial) -> Finding:
+        """With what a forward skips whose activations at the point are remembered."""
+        told = ""
         for with_weights in (False, True):
-            skipped = skippable(point, with_weights=with_weights)
+            skipped = skippable(self.model, point, with_weights=with_weights)
             unlimited = Memo(2**62)
-            hooks = Hooks(point, unlimited, skipped)
+            hooks = Hooks(self.model, point, unlimited, skipped)
             failure = trial.disagreement(hooks, ("trial",)) or trial.disagreement(hooks, ("trial",))
             hooks.remove()
             if failure is None and unlimited.hits == 1:
-                self.restore()
-                self._hooks, self.memo, self.memo_reason = Hooks(point, memo, skipped), memo, ""
-                memo.wanted.add(point.call.name)
-                return
-            self.memo_reason = f"what lies below {point.call.name} cannot be skipped: {failure}"
+                return found._replace(skipped=skipped)
+            told = f"what lies below {point.call.name} cannot be skipped: {failure}"
+        return found._replace(memo_reason=told)
 
 
 @contextmanager

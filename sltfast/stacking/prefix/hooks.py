@@ -30,7 +30,8 @@ class Hooks:
     """Installs them, and takes them off.
 
     Args:
-        point: where lanes part.
+        model: the clone.
+        point: where lanes part, found in it or in another clone.
         memo: where activations are kept, or None.
         skipped: modules below the point that a remembered forward skips, each with its calls.
 
@@ -38,13 +39,14 @@ class Hooks:
         late: who has patched the module at the point to take one lane's rows and return those of all lanes, or None.
     """
 
-    def __init__(self, point: Point, memo: Memo | None, skipped: list[list[Call]]) -> None:
+    def __init__(self, model: nn.Module, point: Point, memo: Memo | None, skipped: list[list[Call]]) -> None:
         self.point, self.memo = point, memo
+        self._root_type = type(model.get_submodule(point.root.name)).__name__
         self.late: LateBlock | None = None
         self._passing: Passing | None = None
         self._own = Growing(point.call)
         placeholders = Placeholders()
-        self._below = [Below(calls, memo, placeholders) for calls in skipped] if memo is not None else []
+        self._below = [Below(model, calls, memo, placeholders) for calls in skipped] if memo is not None else []
         self._hidden = Hidden(point.call.name, point.call.hidden or (), memo) if memo is not None else None
         self._values = None if memo is None else KeptValues(memo)
         self._stages = [(point.call.entered, point.call.name)]
@@ -52,7 +54,7 @@ class Hooks:
         self._needed: dict[int, list[str]] = {
             entered: [below.name for below in self._below if below.left < entered] for entered, _ in self._stages
         }
-        root, call = point.root.module, point.call.module
+        root, call = model.get_submodule(point.root.name), model.get_submodule(point.call.name)
         self._handles = [
             root.register_forward_pre_hook(self._enter, with_kwargs=True),
             root.register_forward_hook(self._leave),
@@ -61,13 +63,13 @@ class Hooks:
         for below in self._below:
             below.install()
         self._behind: list[tuple[Growing, Any, bool]] = []
-        later: dict[int, list[Call]] = {}
+        later: dict[str, list[Call]] = {}
         for one in point.behind:
-            later.setdefault(id(one.module), []).append(one)
-        for calls in later.values():
+            later.setdefault(one.name, []).append(one)
+        for name, calls in later.items():
             growing = Growing(*calls)
             if growing.plan:
-                handle = calls[0].module.register_forward_pre_hook(self._tile(growing), with_kwargs=True)
+                handle = model.get_submodule(name).register_forward_pre_hook(self._tile(growing), with_kwargs=True)
                 self._behind.append((growing, handle, any(one.inputs > 1 for one in calls)))
 
     @property
@@ -81,11 +83,10 @@ class Hooks:
         for below in self._below:
             below.passing = passing
 
-    def settle(self) -> None:
-        """After a first forward: take off the hooks of modules that take activations only, and found them tiled."""
-        for growing, handle, keep in self._behind:
-            if not keep and not growing.tiled_any:
-                handle.remove()
+    def settled(self) -> Point:
+        """After a first forward: the point, less what lies behind it and takes activations only, found tiled."""
+        kept = {growing.name for growing, _, keep in self._behind if keep or growing.tiled_any}
+        return self.point._replace(behind=[call for call in self.point.behind if call.name in kept])
 
     def remove(self) -> None:
         """Take everything off again."""
@@ -110,7 +111,7 @@ class Hooks:
         return args, kwargs
 
     def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any], lanes: int) -> int:
-        root, name = self.point.root, type(self.point.root.module).__name__
+        root, name = self.point.root, self._root_type
         given = arguments_of(args, kwargs)
         unknown = given.keys() - root.rows.keys() - root.still
         if unknown or root.rows.keys() - given.keys():

@@ -36,9 +36,10 @@ def first_use(traced: Trace, model: nn.Module, moving: Mapping[str, nn.Parameter
 
     A module's own call reads its weights; where a parent reads them without calling the module, the parent's does.
     """
-    first: dict[int, Call] = {}
+    called: dict[str, Call] = {}
     for call in traced.calls:
-        first.setdefault(id(call.module), call)
+        called.setdefault(call.name, call)
+    first = {id(module): called[name] for name, module in model.named_modules() if name in called}
     found: tuple[Call, str] | None = None
     names = {id(parameter): name for name, parameter in moving.items()}
     for owner_name, owner in model.named_modules(remove_duplicate=False):
@@ -70,17 +71,17 @@ def points(traced: Trace, reader: Call, model: nn.Module) -> tuple[list[Point], 
     found, reason = [], ""
     chain = [reader, *reader.ancestors()]
     root = chain.pop()
-    if any(call.parent is None and call.module is not root.module for call in traced.calls):
+    if any(call.parent is None and call.name != root.name for call in traced.calls):
         return [], "the loss calls modules of the model one by one"
     # a loss may run the model several times; the first time tells what each of them does
     inside = [call for call in traced.calls if root.entered < call.entered < root.left]
-    counts = Counter(id(call.module) for call in inside)
+    counts = Counter(call.name for call in inside)
     for call in chain:
         if call.hidden is None or call.puzzling:
             reason = f"{call.name} is given no activations that grow with the batch"
         elif call.moved:
             reason = f"what enters {call.name} depends on weights that move"
-        elif counts[id(call.module)] > 1:
+        elif counts[call.name] > 1:
             reason = f"{call.name} is called several times"
         elif call.random:
             reason = f"random numbers are drawn before {call.name} (dropout in train mode): lanes must not share them"

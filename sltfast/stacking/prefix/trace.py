@@ -31,7 +31,7 @@ class Call:
     """One call of a module.
 
     Attributes:
-        name, module: which.
+        name: of the module, its first in ``named_modules``: the same in every clone.
         parent: the call inside which it happened, or None.
         entered, left: its place among all entries and exits.
         arguments: path -> tensor, as given.
@@ -45,8 +45,8 @@ class Call:
         outputs: path -> tensor that it returned.
     """
 
-    def __init__(self, name: str, module: nn.Module, parent: Call | None, entered: int) -> None:
-        self.name, self.module, self.parent, self.entered = name, module, parent, entered
+    def __init__(self, name: str, parent: Call | None, entered: int) -> None:
+        self.name, self.parent, self.entered = name, parent, entered
         self.left = -1
         self.arguments: dict[Path, Tensor] = {}
         self.rows: dict[Path, Rows] = {}
@@ -68,12 +68,41 @@ class Call:
         self.arguments, self.outputs = {}, {}
 
 
+Outline = tuple[tuple[str, frozenset[Path]], ...]
+"""Of a forward: its module calls in order, each with where its arguments hold tensors."""
+
+
 class Trace(NamedTuple):
     """Calls in order of entry, the FLOPs of the whole forward, and what it returned for ``SIZES[0]`` rows."""
 
     calls: list[Call]
     flops: int
     returned: Any
+
+    def is_like(self, outline: Outline) -> bool:
+        """Whether a forward of other rows, longer ones say, makes these very calls: what was learned holds for it."""
+        one_a_row = all(rows.times == 1 for call in self.calls for rows in call.rows.values())
+        told = tuple((call.name, frozenset(call.rows.keys() | call.still)) for call in self.calls)
+        return one_a_row and told == outline
+
+
+@contextmanager
+def outlined(model: nn.Module) -> Iterator[list[tuple[str, frozenset[Path]]]]:
+    """Note the outline of the forwards inside."""
+    calls: list[tuple[str, frozenset[Path]]] = []
+
+    def noting(name: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.append((name, frozenset(arguments_of(args, kwargs))))
+
+        return enter
+
+    handles = [m.register_forward_pre_hook(noting(name), with_kwargs=True) for name, m in model.named_modules()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def trace(model: nn.Module, run: Run, moving: Iterable[nn.Parameter], device: torch.device) -> Trace | str:
@@ -143,7 +172,7 @@ def _recorded(model: nn.Module, run: Run, rows: int, device: torch.device) -> Tr
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal clock
-        call = Call(names[id(module)], module, stack[-1] if stack else None, clock)
+        call = Call(names[id(module)], stack[-1] if stack else None, clock)
         clock += 1
         call.arguments, call.inputs = arguments_of(args, kwargs), len(args) + len(kwargs)
         call.moved = any(tensor.requires_grad for tensor in call.arguments.values())
