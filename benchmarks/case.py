@@ -29,6 +29,8 @@ class Plan:
         tiny: sizes that take seconds, to see that everything runs; the numbers mean nothing.
         full: cases that take many minutes too.
         without: peers to leave out, by name.
+        small: scaling curves of fewer and smaller points.
+        only: words that a case's name must contain, to measure it.
     """
 
     pairs: int = 5
@@ -36,6 +38,8 @@ class Plan:
     tiny: bool = False
     full: bool = False
     without: frozenset[str] = frozenset()
+    small: bool = False
+    only: str = ""
 
 
 @dataclass(frozen=True)

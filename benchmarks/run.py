@@ -2,7 +2,7 @@
 
     python -m benchmarks.run                    # all that take minutes
     python -m benchmarks.run --regime P3 P5 --json
-    python -m benchmarks.run --scaling          # curves over chains, draws, heads, parameters
+    python -m benchmarks.run --scaling          # curves over chains, draws, heads, parameters (--small: in minutes)
 
 A case whose sides find different things, or that cannot be measured here, is refused, and the exit status is 1. Rows
 are appended to results/regimes.csv (scaling.csv). Progress is written to stderr; with --json, stdout holds nothing but
@@ -59,6 +59,8 @@ def measured(
                 if case is None:
                     break
                 doing = f"{case.regime} {case.name}"
+                if plan.only not in doing:
+                    continue
                 say(doing)
                 found = case.measure(plan)
                 del case
@@ -81,6 +83,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="timed rounds of all sides (default 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every side")
     parser.add_argument("--full", action="store_true", help="what takes many minutes too")
+    parser.add_argument("--small", action="store_true", help="scaling curves of minutes: fewer and smaller points")
+    parser.add_argument("--case", default="", metavar="WORDS", help="only cases whose name contains these words")
     parser.add_argument("--tiny", action="store_true", help="sizes of seconds, to see that it runs")
     parser.add_argument("--without", nargs="+", default=[], metavar="PEER", help="leave peers out, such as devinterp")
     parser.add_argument("--output", type=Path, help="CSV file to append to (default: in benchmarks/results)")
@@ -98,7 +102,13 @@ def main(words: list[str] | None = None) -> int:
     """Measure what was asked for; 1 where a case was refused."""
     options = arguments(words)
     plan = Plan(
-        options.pairs, options.threads, options.tiny, options.full, frozenset(name.lower() for name in options.without)
+        options.pairs,
+        options.threads,
+        options.tiny,
+        options.full,
+        frozenset(name.lower() for name in options.without),
+        options.small,
+        options.case,
     )
     default = report.RESULTS / ("scaling.csv" if options.scaling else "regimes.csv")
     torch.set_num_threads(plan.threads)

@@ -33,28 +33,29 @@ def _point(axis: str, size: int, widths: tuple[int, ...], chains: int, draws: in
 
 def over_chains(plan: Plan) -> Iterator[Timed]:
     widths, counts, draws = (TINY_WIDTHS, (2, 4), 12) if plan.tiny else (WIDTHS, (1, 2, 4, 8, 16, 32, 64), 100)
-    for chains in counts:
+    for chains in counts[::2] if plan.small else counts:
         yield _point("chains", chains, widths, chains, draws)
 
 
 def over_draws(plan: Plan) -> Iterator[Timed]:
     widths, lengths = (TINY_WIDTHS, (12, 24)) if plan.tiny else (WIDTHS, (50, 100, 200, 400, 800))
-    for draws in lengths:
+    for draws in lengths[::2] if plan.small else lengths:
         yield _point("draws", draws, widths, 4, draws)
 
 
 def over_parameters(plan: Plan) -> Iterator[Timed]:
-    for width in (8, 16) if plan.tiny else (16, 64, 256, 1024, 2048):
+    sizes = (8, 16) if plan.tiny else (16, 64, 256, 1024, 2048)
+    for width in sizes[:-1] if plan.small else sizes:
         widths = (16, width, width, 4)
         parameters = sum((inner + 1) * outer for inner, outer in pairwise(widths))
         yield _point("parameters", parameters, widths, 4, 12 if plan.tiny else 60)
 
 
 def over_heads(plan: Plan) -> Iterator[Timed]:
-    shape, draws = (TINY, 8) if plan.tiny else (SMALL, 30)
+    shape, draws = (TINY, 8) if plan.tiny else (SMALL, 4 if plan.small else 30)
     problem = problem_of(shape)
     for layer in (0, shape.layers - 1):
-        for count in (1, 2) if plan.tiny else (1, 2, 3, 4):
+        for count in (1, 2) if plan.tiny else (1, 2, 4) if plan.small else (1, 2, 3, 4):
             name = f"{count} heads of layer {layer} of {shape.layers}"
             axis = f"heads, layer {layer}"
             yield heads_case(NAME, name, problem, shape, [layer], range(count), draws, axis=axis, size=count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -80,7 +79,7 @@ def _milliseconds(known: dict[Candidate, float]) -> dict[Candidate, float]:
     return {option: 1e3 * seconds for option, seconds in known.items()}
 
 
-def seconds_of(step: Callable[[], object], count: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def seconds_of(step: Callable[[], object], count: int, clock: Callable[[], float]) -> list[float]:
     """How long each of ``count`` steps takes."""
     seconds = []
     for _ in range(count):
