@@ -48,7 +48,7 @@ def respond(checkpoint: Path, rows: Tensor, plan: SamplingPlan, folder: Path, *,
     """
     import sltfast
     from sltfast.errors import ChainDiverged
-    from sltfast.estimators.bif.saved import result_path, save
+    from sltfast.estimators.saved import result_path, save
     from sltfast.inputs.pretrained import load_model
 
     place = folder / RESPONSES / "llm.zarr"
@@ -79,5 +79,5 @@ def respond(checkpoint: Path, rows: Tensor, plan: SamplingPlan, folder: Path, *,
     influences = sltfast.compute_bif(
         full, loss_keys=list(kinds), correlation_method="sequence", normalize=True, progress=progress
     )
-    save(influences, result_path(place))
+    save(influences, result_path(place, "bif"), "bif")
     return Responses(tree, influences)

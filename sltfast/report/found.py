@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sltfast.estimators.saved import is_result, read
+
 if TYPE_CHECKING:
     import xarray as xr
 
 Kind = Literal["run", "estimate", "susceptibilities", "influences"]
 KINDS = "a run of sltfast.sample, an estimate of sltfast.llc, susceptibilities, or influences of sltfast.bif"
-RESULTS = (".susceptibilities", ".bif")
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,9 @@ def _stores(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Any:
-    import xarray as xr
-
     from sltfast.results.tree import open_run
 
-    if any(RESULT in path.name for RESULT in RESULTS):
-        return xr.open_datatree(path, engine="zarr", consolidated=False)
-    return open_run(path)
+    return read(path) if is_result(path) else open_run(path)
 
 
 def _classified(name: str, given: Any) -> Found:
@@ -113,7 +110,7 @@ def _classified(name: str, given: Any) -> Found:
 
 def _without_prefix(found: list[Found]) -> list[Found]:
     """Runs beside ``llm.susceptibilities.zarr`` are called ``llm_<restriction>``: the restriction says enough."""
-    stems = {one.name.rpartition(".")[0] + "_" for one in found if one.name.endswith(RESULTS)}
+    stems = {one.name.rpartition(".")[0] + "_" for one in found if is_result(Path(one.name))}
     shortened = []
     for one in found:
         prefix = next((stem for stem in stems if one.kind == "run" and one.name.startswith(stem)), "")

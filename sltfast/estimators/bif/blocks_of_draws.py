@@ -44,7 +44,3 @@ class BlocksOfDraws:
     def shares(self) -> list[float]:
         """The part of all draws that a block holds; they add up to 1."""
         return [(rows.stop - rows.start) / self.total for rows in self.rows]
-
-    def chain_of(self, block: int) -> int:
-        """The chain that a block belongs to."""
-        return block // self.per_chain

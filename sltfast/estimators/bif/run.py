@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sltfast.estimators.bif.compute import ChainReductionMethod, CorrelationMethod, RankBy, check_options, compute_bif
-from sltfast.estimators.bif.saved import result_path, save
+from sltfast.estimators.saved import result_path, save
 from sltfast.observables import observable_id
 from sltfast.restriction import ParamMasks
 
@@ -115,7 +115,7 @@ def bif(
         "standard_errors": standard_errors,
         "separate_chains": separate_chains,
     }
-    path = None if output_path is None else result_path(output_path)
+    path = None if output_path is None else result_path(output_path, "bif")
     needed = {"save_token_losses": False, "num_init_loss_batches": 0, "num_blocks": num_blocks}
     samples = sample(
         model,
@@ -131,7 +131,7 @@ def bif(
     )
     result = compute_bif(samples, **options, device=bif_device, progress=progress)
     if path is not None:
-        save(result, path)
+        save(result, path, "bif")
     return result
 
 

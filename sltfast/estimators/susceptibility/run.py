@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sltfast.estimators.blocks import PhiLevel
+from sltfast.estimators.saved import result_path, save, saved, source_of
 from sltfast.estimators.susceptibility.chi import Estimator
 from sltfast.estimators.susceptibility.compute import check_options, compute_susceptibilities
-from sltfast.estimators.susceptibility.saved import COMPUTED_FROM, result_path, save, saved, source_of
 from sltfast.restricted import sample_restrictions
 from sltfast.restriction import ParamMasks
 from sltfast.restriction.components import components
@@ -91,7 +91,7 @@ def susceptibilities(
     if control:
         _check_held(sampling)
     wanted = components(model, weight_restrictions, full=estimator == "two_chain")
-    path = None if output_path is None else result_path(output_path)
+    path = None if output_path is None else result_path(output_path, "susceptibilities")
     draws = sampling.get("num_draws", 200)
     settings: dict[str, Any] = {
         "include_sampling_task": include_sampling_task,
@@ -134,8 +134,7 @@ def susceptibilities(
     for one in controls:
         result["control"] = one
     if path is not None:
-        result.attrs[COMPUTED_FROM] = source
-        save(result, path)
+        save(result, path, "susceptibilities", source)
     return result
 
 

@@ -1,0 +1,80 @@
+"""Where a result is kept beside the runs that it is of: ``runs/llm.bif.zarr`` for ``runs/llm.zarr``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from sltfast.errors import OutputMismatch
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Kind = Literal["susceptibilities", "bif"]
+KIND, COMPUTED_FROM = "result_kind", "computed_from"
+
+
+def result_path(output_path: str | Path, kind: Kind) -> Path:
+    """``runs/llm.<kind>.zarr`` for the run ``runs/llm.zarr``, or for the runs ``runs/llm_<restriction>.zarr``.
+
+    Raises:
+        OutputMismatch: something else is there, which writing would destroy.
+    """
+    path = Path(output_path).expanduser()
+    path = path.with_name(f"{path.stem}.{kind}{path.suffix or '.zarr'}")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())) and _attrs(path).get(KIND) != kind:
+        raise OutputMismatch(f"{path}, where the result ({kind}) would go, holds something else: give another path")
+    return path
+
+
+def is_result(path: Path) -> bool:
+    """Whether a path has the name of a result."""
+    return any(f".{kind}." in path.name or path.name.endswith(f".{kind}") for kind in get_args(Kind))
+
+
+def source_of(runs: Mapping[str, xr.DataTree], settings: Mapping[str, Any]) -> str:
+    """A digest of the runs and settings that a result is computed from."""
+    attrs = {name: {key: tree.attrs[key] for key in ("metadata", "sltfast")} for name, tree in runs.items()}
+    text = json.dumps([attrs, dict(settings)], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def saved(path: Path, source: str) -> xr.DataTree | None:
+    """What an earlier call computed from the same runs, if that is there."""
+    return read(path) if path.exists() and _attrs(path).get(COMPUTED_FROM) == source else None
+
+
+def read(path: Path) -> xr.DataTree:
+    """A result on disk, read lazily."""
+    import xarray as xr
+
+    return xr.open_datatree(path, engine="zarr", consolidated=False)
+
+
+def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str = "") -> None:
+    """Write a result, in place of one that an earlier call wrote.
+
+    Args:
+        result: its attrs get what it is and what it was computed from.
+        path: from ``result_path``.
+        kind: what it is.
+        source: from ``source_of``, for ``saved`` to know it by; "" where it is computed anew each time.
+    """
+    import xarray as xr
+
+    result.attrs |= {KIND: kind, COMPUTED_FROM: source}
+    tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
+    tree.to_zarr(path, mode="w", consolidated=False)
+
+
+def _attrs(path: Path) -> dict[str, Any]:
+    """Attributes of a store; none of what is no store."""
+    import zarr
+
+    try:
+        return dict(zarr.open_group(str(path), mode="r").attrs)
+    except Exception:  # whatever zarr raises for what it cannot read
+        return {}
