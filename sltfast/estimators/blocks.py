@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,15 +101,22 @@ class BlockReader:
         self.num_chains, self.num_draws = self.trace.shape
         self.chains, self.left_out = self._living(samples)
         self.phi_level, self.method = self._phi_level()
+        self.num_blocks = self.root.sizes["block"] if self.moments else min(num_blocks, self.num_draws)
+        starts = [-(-block * self.num_draws // self.num_blocks) for block in range(self.num_blocks + 1)]
+        self.edges = list(pairwise(starts))  # draw d belongs to block d·K // D
+        seen = ~np.isnan(self.trace[self.chains])
+        members = np.arange(self.num_draws) * self.num_blocks // self.num_draws == np.arange(self.num_blocks)[:, None]
         if self.moments:
-            self.num_blocks = self.root.sizes["block"]
             self.draws = np.nan_to_num(self.root["moment_draws"].values[self.chains])
+            seen &= (self.draws > 0) @ members
         else:
-            self.num_blocks = min(num_blocks, self.num_draws)
-            seen = ~np.isnan(self.trace[self.chains])
-            self.draws = np.stack([seen[:, a:b].sum(1) for a, b in self._edges()], axis=1).astype(float)
+            self.draws = seen @ members.T.astype(float)
         if not self.draws.any():
             raise ValueError("no draw was recorded: let the run go on (the same call with its output_path)")
+        self._seen, self._members = seen, members.astype(float)
+        self.phi, self._apart = self._by_block(self.trace)
+        self.phi_m2 = np.square(self._apart) @ self._members.T
+        self.phi -= np.where(self.draws > 0, self.phi_level, 0.0)
 
     def shape(self, observable: str) -> tuple[int, ...]:
         """(B, T): rows and positions of an observable."""
@@ -127,15 +134,9 @@ class BlockReader:
         """Moments of the observable's mean loss, over the same draws: [C, K]."""
         name = observable_id(observable)
         self._check(name)
-        trace = self.trace if name == self.task else self._mean_trace(name)
-        found = self._empty(np.zeros(()))
-        for i, chain in enumerate(self.chains):
-            for k, (start, stop) in enumerate(self._edges()):
-                if self.draws[i, k]:
-                    rows = trace[chain, start:stop, None]
-                    self._block(found, i, k, rows[: int(self.draws[i, k])])
-        level = self._value(f"init_mean_loss_{name}")
-        return self._centred(found, np.asarray(np.nan if level is None else level), known=level is not None)
+        mean, apart = self._by_block(self.trace if name == self.task else self._mean_trace(name))
+        m2, comoment = np.square(apart) @ self._members.T, (self._apart * apart) @ self._members.T
+        return self._blocks(mean, m2, comoment, self._value(f"init_mean_loss_{name}"), ())
 
     def _check(self, name: str) -> None:
         if name not in self.observables:
@@ -187,97 +188,58 @@ class BlockReader:
             raise ValueError("the samples hold no loss at w* (init_loss): sample with num_init_loss_batches > 0")
         return level, "init_batches"
 
-    def _edges(self) -> list[tuple[int, int]]:
-        """First draw of each block, and of the next: draw d belongs to block d·K // D."""
-        starts = [-(-block * self.num_draws // self.num_blocks) for block in range(self.num_blocks + 1)]
-        return list(pairwise(starts))
-
-    def _empty(self, level: Array) -> Blocks:
-        """No moments yet of items shaped as ``level``, flat."""
-        chains, blocks, items = len(self.chains), self.num_blocks, level.size
-
-        def zeros(*shape: int) -> Array:
-            return np.zeros((chains, blocks, *shape))
-
-        return Blocks(
-            self.chains,
-            self.num_chains,
-            self.draws,
-            zeros(),
-            zeros(),
-            zeros(items),
-            zeros(items),
-            zeros(items),
-            self.phi_level,
-            np.zeros(level.shape),
-            self.method,
-        )
-
-    def _block(self, found: Blocks, i: int, k: int, losses: np.ndarray) -> None:
-        """Moments of the losses [draws, items] of one block of one chain, a chunk of items in float64 at a time."""
-        start = self._edges()[k][0]
-        phi = self.trace[found.chains[i], start : start + len(losses)]
-        found.phi[i, k] = phi.mean() - self.phi_level
-        apart = phi - phi.mean()
-        found.phi_m2[i, k] = apart @ apart
-        width = max(1, CHUNK_BYTES // (8 * len(losses)))
-        for at in range(0, losses.shape[1], width):
-            items = slice(at, at + width)
-            values = losses[:, items].astype(np.float64)
-            mean = values.mean(axis=0)
-            with np.errstate(invalid="ignore"):  # an infinite loss has no deviation: its moments are NaN
-                values -= mean
-            found.mean[i, k, items] = mean
-            found.m2[i, k, items] = np.einsum("ti,ti->i", values, values)
-            found.comoment[i, k, items] = apart @ values
+    def _by_block(self, trace: Array) -> tuple[Array, Array]:
+        """[C, K] means of a trace over the recorded draws of each block, and its deviations from them, [C, D]."""
+        values = np.where(self._seen, trace[self.chains], 0.0)
+        means = values @ self._members.T / np.maximum(self.draws, 1)
+        return means, np.where(self._seen, values - means @ self._members, 0.0)
 
     def _from_traces(self, name: str) -> Blocks:
         variable = self._trace_variable(name)
-        shape = variable.shape[2:]
-        found = self._empty(np.empty(shape))
-        edges = self._edges()
+        items = int(np.prod(variable.shape[2:]))
+        mean, m2, comoment = (np.zeros((len(self.chains), self.num_blocks, items)) for _ in range(3))
         for i, chain in enumerate(self.chains):
-            for start, _, losses in _pieces(variable, int(chain), edges):
-                for k, (first, last) in enumerate(edges):
+            for start, _, losses in _pieces(variable, int(chain), self.edges):
+                for k, (first, last) in enumerate(self.edges):
                     if start <= first < start + len(losses) and self.draws[i, k]:
-                        rows = losses[first - start : last - start]
-                        self._block(found, i, k, rows[: int(self.draws[i, k])])
-        level = self._value(f"init_loss_{name}")
-        return self._centred(found, np.full(shape, np.nan) if level is None else level, known=level is not None)
+                        seen = self._seen[i, first:last]
+                        rows, phi = losses[first - start : last - start][seen], self._apart[i, first:last][seen]
+                        _accumulate(rows, phi, mean[i, k], m2[i, k], comoment[i, k])
+        return self._blocks(mean, m2, comoment, self._value(f"init_loss_{name}"), variable.shape[2:])
 
-    def _centred(self, found: Blocks, level: Array, *, known: bool) -> Blocks:
-        """The same moments about a level, where there is one to take; items get its shape."""
-        if not known:
-            level = np.einsum("ck,cki->i", found.weights, found.mean).reshape(level.shape)
-        shape = (*found.draws.shape, *level.shape)
-        means = (found.mean - level.reshape(-1)).reshape(shape)
-        means[found.draws == 0] = np.where(np.isnan(level), np.nan, 0.0)
-        return replace(
-            found, mean=means, m2=found.m2.reshape(shape), comoment=found.comoment.reshape(shape), level=level
-        )
+    def _blocks(self, mean: Array, m2: Array, comoment: Array, level: Array | None, shape: tuple[int, ...]) -> Blocks:
+        """Moments of raw losses as those of y, about ``level``, or about their own mean where there is none."""
+        mean, m2, comoment = (values.reshape(*self.draws.shape, *shape) for values in (mean, m2, comoment))
+        if level is None:
+            level = np.asarray(np.tensordot(self.draws / self.draws.sum(), mean, axes=([0, 1], [0, 1])))
+        mean = mean - level
+        mean[self.draws == 0] = np.where(np.isnan(level), np.nan, 0.0)
+        return self._with_phi(mean, m2, comoment, level)
 
     def _recorded(self, name: str) -> Blocks:
         level = self._value(f"init_loss_{name}")
         assert level is not None  # a run of moments records it
 
-        def of(variable: str) -> Array:
-            values = np.array(self.root[variable].values[self.chains], np.float64)
-            gone = self.draws == 0
-            values[gone] = 0.0 if values.ndim == 2 else np.where(np.isnan(level), np.nan, 0.0)
+        def of(what: str) -> Array:
+            values = np.array(self.root[f"moment_{what}_{name}"].values[self.chains], np.float64)
+            values[self.draws == 0] = np.where(np.isnan(level), np.nan, 0.0)
             return values
 
+        return self._with_phi(of("mean"), of("m2"), of("comoment"), level)
+
+    def _with_phi(self, mean: Array, m2: Array, comoment: Array, level: Array) -> Blocks:
         return Blocks(
-            self.chains,
-            self.num_chains,
-            self.draws,
-            of("moment_phi"),
-            of("moment_phi_m2"),
-            of(f"moment_mean_{name}"),
-            of(f"moment_m2_{name}"),
-            of(f"moment_comoment_{name}"),
-            self.phi_level,
-            level,
-            self.method,
+            chains=self.chains,
+            num_chains=self.num_chains,
+            draws=self.draws,
+            phi=self.phi,
+            phi_m2=self.phi_m2,
+            mean=mean,
+            m2=m2,
+            comoment=comoment,
+            phi_level=self.phi_level,
+            level=level,
+            method=self.method,
         )
 
 
@@ -317,6 +279,19 @@ def init_batches_level(root: Any) -> float | None:
         if name in root:
             return float(np.nanmean(np.asarray(root[name].values, np.float64)))
     return None
+
+
+def _accumulate(losses: np.ndarray, phi: Array, mean: Array, m2: Array, comoment: Array) -> None:
+    """Moments of the losses [draws, items] of a block beside φ's deviations [draws], a chunk in float64 at a time."""
+    width = max(1, CHUNK_BYTES // (8 * len(losses)))
+    for at in range(0, losses.shape[1], width):
+        items = slice(at, at + width)
+        values = losses[:, items].astype(np.float64)
+        mean[items] = values.mean(axis=0)
+        with np.errstate(invalid="ignore"):  # an infinite loss has no deviation: its moments are NaN
+            values -= mean[items]
+        m2[items] = np.einsum("ti,ti->i", values, values)
+        comoment[items] = phi @ values
 
 
 def _pieces(variable: Any, chain: int, edges: list[tuple[int, int]]) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -6,7 +6,8 @@ Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_c
 `LinearRegression`, and the largest step `sgld_stability_limit`; with momentum, `quadratic_llc_sghmc`,
 `quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to. Covariance of the weights
 under SGLD: `quadratic_covariance_sgld`. Influence over training: `Hierarchy`, whose learning by a linear network is
-known at every time.
+known at every time. Susceptibilities of linear regression, both estimators: `regression_susceptibility`, from the
+covariance of its weights, `regression_covariance`.
 """
 
 from .gaussian import quadratic_covariance_sgld, quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
@@ -20,6 +21,7 @@ from .learning_coefficients import (
 from .momentum import quadratic_llc_sghmc, quadratic_llc_sgnht, sgnht_thermostat
 from .quadrature import quadrature_llc, quadrature_llc_sgld
 from .regression import LinearRegression
+from .susceptibility import regression_covariance, regression_susceptibility
 
 __all__ = [
     "Hierarchy",
@@ -33,6 +35,8 @@ __all__ = [
     "quadratic_llc_sgnht",
     "quadrature_llc",
     "quadrature_llc_sgld",
+    "regression_covariance",
+    "regression_susceptibility",
     "rrr_learning_coefficient",
     "separable_learning_coefficient",
     "sgld_stability_limit",
