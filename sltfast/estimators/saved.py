@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["susceptibilities", "bif"]
 KIND, COMPUTED_FROM = "result_kind", "computed_from"
+UNFINISHED = ".part"  # ends the name of a result that is being written
 
 
 def result_path(output_path: str | Path, kind: Kind) -> Path:
@@ -44,7 +46,10 @@ def source_of(runs: Mapping[str, xr.DataTree], settings: Mapping[str, Any]) -> s
 
 def saved(path: Path, source: str) -> xr.DataTree | None:
     """What an earlier call computed from the same runs, if that is there."""
-    return read(path) if path.exists() and _attrs(path).get(COMPUTED_FROM) == source else None
+    if not path.exists() or _attrs(path).get(COMPUTED_FROM) != source:
+        return None
+    with read(path) as tree:
+        return tree.load()  # a later call may write in its place
 
 
 def read(path: Path) -> xr.DataTree:
@@ -55,7 +60,7 @@ def read(path: Path) -> xr.DataTree:
 
 
 def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str = "") -> None:
-    """Write a result, in place of one that an earlier call wrote.
+    """Write a result, in place of one that an earlier call wrote: whole, or not at all.
 
     Args:
         result: its attrs get what it is and what it was computed from.
@@ -67,7 +72,11 @@ def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str =
 
     result.attrs |= {KIND: kind, COMPUTED_FROM: source}
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
-    tree.to_zarr(path, mode="w", consolidated=False)
+    part = path.with_name(f"{path.name}{UNFINISHED}")
+    shutil.rmtree(part, ignore_errors=True)
+    tree.to_zarr(part, mode="w", consolidated=False)
+    shutil.rmtree(path, ignore_errors=True)
+    part.rename(path)
 
 
 def _attrs(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sltfast.estimators.saved import is_result, read
+from sltfast.estimators.saved import UNFINISHED, is_result, read
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,7 +79,7 @@ def _stores(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         for inner in sorted(path.iterdir()):
-            if inner.is_dir() and not inner.name.endswith(".journal"):
+            if inner.is_dir() and not inner.name.endswith((".journal", UNFINISHED)):
                 yield from _stores(inner)
 
 

@@ -222,6 +222,13 @@ def test_the_single_chain_estimator_needs_no_full_run():
         sltfast.compute_susceptibilities(parts, "task")
 
 
+def test_interrupted_runs_are_used_loudly():
+    _, trees = synthetic()
+    trees["part"].attrs["completed"] = 0
+    with pytest.warns(UserWarning, match=r"the runs \['part'\] were interrupted"):
+        sltfast.compute_susceptibilities(trees, "task")
+
+
 def test_a_component_says_its_learning_coefficient(runs):
     result = sltfast.compute_susceptibilities(runs, "pile")["components"]
     for wr, tree in runs.items():

@@ -95,6 +95,30 @@ def test_a_complete_call_returns_what_it_wrote(tmp_path, monkeypatch):
         call(lr=2e-3)
 
 
+def test_a_result_that_could_not_be_written_whole_is_not_taken_for_one(tmp_path, monkeypatch):
+    def call():
+        return sltfast.susceptibilities(
+            tiny_neox(), token_rows(), OBSERVABLES, ["l0h0"], sampling_task="pile", output_path=tmp_path / "llm.zarr",
+            **SETTINGS,
+        )  # fmt: skip
+
+    written = xr.DataTree.to_zarr
+
+    def breaks(tree, path, **keywords):
+        written(tree, path, **keywords)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(xr.DataTree, "to_zarr", breaks)
+        with pytest.raises(OSError, match="disk full"):
+            call()
+    assert not (tmp_path / "llm.susceptibilities.zarr").exists()
+    result = call()
+    stored = xr.open_datatree(tmp_path / "llm.susceptibilities.zarr", engine="zarr", consolidated=False)
+    np.testing.assert_array_equal(stored["susceptibilities"]["sus"].values, result["susceptibilities"]["sus"].values)
+    assert not (tmp_path / "llm.susceptibilities.zarr.part").exists()
+
+
 def test_what_stands_in_the_results_place_is_not_destroyed(tmp_path):
     (tmp_path / "llm.susceptibilities.zarr").mkdir()
     (tmp_path / "llm.susceptibilities.zarr" / "thesis.txt").write_text("mine")

@@ -54,17 +54,16 @@ def compute_susceptibilities(
         progress: show a progress bar, if it takes long.
 
     Returns:
-        ``xr.DataTree``. ``/susceptibilities``: ``sus``, ``se`` (the larger of ``se_chains``, NaN for one chain, and
-        ``se_batch_means``), and the other estimator's value and error, ``sus_single_chain`` and ``se_single_chain`` (or
-        ``…_two_chain``; NaN without a full run), all (sus_flat, wr), with coordinates dataset_id, batch and
-        target_position (from 1). NaN where an item has no weight (padding) and where no chain of a restriction lived.
-        ``/context``: ``input_ids``
-        (ctx_flat), of token sequences. Both have ``dataset_id_to_name``. ``/datasets``: the same variables (wr,
-        dataset), and ``density_deviation``, |mean of the items' χ − the data set's χ| over the items' root mean
-        square (NaN where items have unequal weights). ``/components`` (wr): λ̂ of the restriction's run ``llc_mean``,
-        ``llc_se``, ``rhat``, ``ess``, ``drift``, ``verdict``, E[φ] as ``phi_mean`` with ``phi_se``, and
-        ``chains_alive``. χ is in nats², without a factor nβ. attrs: the settings and the largest
-        ``density_deviation``.
+        ``xr.DataTree``. ``/susceptibilities``, a column for every restriction ("full" too, which devinterp 2.0.1 leaves
+        out): ``sus``, ``se`` (the larger of ``se_chains``, NaN for one chain, and ``se_batch_means``), and the other
+        estimator's value and error, ``sus_single_chain``, ``se_single_chain`` (or ``…_two_chain``; NaN without a full
+        run), all (sus_flat, wr), with coordinates dataset_id, batch and target_position (from 1). NaN where an item has
+        no weight (padding) and where no chain of a restriction lived. ``/context``: ``input_ids`` (ctx_flat), of token
+        sequences. Both have ``dataset_id_to_name``. ``/datasets``: the same variables (wr, dataset), and
+        ``density_deviation``, |mean of the items' χ − the data set's χ| over the items' root mean square (NaN where
+        items have unequal weights). ``/components`` (wr): λ̂ of the restriction's run ``llc_mean``, ``llc_se``,
+        ``rhat``, ``ess``, ``drift``, ``verdict``, E[φ] as ``phi_mean`` with ``phi_se``, and ``chains_alive``. χ is in
+        nats², without a factor nβ. attrs: the settings and the largest ``density_deviation``.
 
     Raises:
         TypeError: wr_map is no mapping of trees.
@@ -84,6 +83,7 @@ def compute_susceptibilities(
     )
     response = Response(list(wr_map), {name: reference.shape(name) for name in names}, reference, estimator)
     left_out: list[str] = []
+    unfinished: list[str] = []
     for wr in _shown([first, *(name for name in wr_map if name != first)], progress):
         samples, reader = wr_map[wr], None
         try:
@@ -92,6 +92,8 @@ def compute_susceptibilities(
             left_out.append(f"all of {wr!r} (its χ is NaN)")
         own = level if reader is None or method == "init_batches" else reader.phi_level
         if reader is not None:
+            if reader.root.attrs.get("completed", 1) != 1:
+                unfinished.append(wr)
             if reader.left_out:
                 left_out.append(f"{list(reader.left_out)} of {wr!r}")
             for name in names:
@@ -105,6 +107,10 @@ def compute_susceptibilities(
         response.put_component(wr, component(samples, reader, own))
     if left_out:
         warnings.warn(f"chains that died are left out: {'; '.join(left_out)}", UserWarning, stacklevel=2)
+    if unfinished:
+        warnings.warn(
+            f"the runs {unfinished} were interrupted: their χ are of what was recorded", UserWarning, stacklevel=2
+        )
     return response.tree({"sampling_task": reference.task, "init_loss": method, "num_blocks": reference.num_blocks})
 
 
