@@ -74,7 +74,7 @@ def main() -> None:
         num_burnin_steps=5,
     )
     pair = result.sel(query=tree.items.index("sparrow"), item=tree.items.index("dog"))
-    influence, error = (pair[name].values * LOCALIZATION / 2 for name in ("influence", "influence_se"))
+    influence, error = (pair[name].values * LOCALIZATION / 2 for name in ("influences", "influences_se"))
     times = np.array(steps) * RATE
     fine = np.linspace(*span, 400)
     exact = -tree.gradient_products(fine, START, HIDDEN)[:, tree.items.index("dog"), tree.items.index("sparrow")]

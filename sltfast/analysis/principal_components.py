@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def pca(matrix: xr.DataArray, n_components: int, whiten: bool = False) -> xr.Dataset:
+def pca(matrix: xr.DataArray, num_components: int, whiten: bool = False) -> xr.Dataset:
     """Principal components of the rows: X − X̄ = S·V, S the scores of tokens, V orthonormal loadings of components.
 
     Explained variances are s_k²/(n − 1) of the singular values s_k of the centred matrix. Whitened scores have variance
@@ -22,7 +22,7 @@ def pca(matrix: xr.DataArray, n_components: int, whiten: bool = False) -> xr.Dat
 
     Args:
         matrix: (token, component), as from ``centre_rows``.
-        n_components: how many to keep.
+        num_components: how many to keep.
         whiten: scale the scores to variance 1.
 
     Returns:
@@ -39,23 +39,23 @@ def pca(matrix: xr.DataArray, n_components: int, whiten: bool = False) -> xr.Dat
     """
     values = finite_values(matrix)
     least = min(values.shape)
-    if isinstance(n_components, bool) or not isinstance(n_components, int) or not 1 <= n_components <= least:
-        raise ValueError(f"n_components must be a whole number in 1 … {least}, got {n_components!r}")
-    fit = _fit(values, n_components, whiten)
-    if whiten and (rank := _rank(fit, values)) < n_components:
+    if isinstance(num_components, bool) or not isinstance(num_components, int) or not 1 <= num_components <= least:
+        raise ValueError(f"num_components must be a whole number in 1 … {least}, got {num_components!r}")
+    fit = _fit(values, num_components, whiten)
+    if whiten and (rank := _rank(fit, values)) < num_components:
         raise ValueError(
-            f"the matrix has rank {rank} after centring and cannot be whitened in {n_components} directions: give "
-            f"n_components <= {rank} (centring the rows takes away one)"
+            f"the matrix has rank {rank} after centring and cannot be whitened in {num_components} directions: give "
+            f"num_components <= {rank} (centring the rows takes away one)"
         )
-    return _components(matrix, values, fit, n_components, whiten)
+    return _components(matrix, values, fit, num_components, whiten)
 
 
-def whiten(matrix: xr.DataArray, n_components: int | None = None) -> xr.DataArray:
+def whiten(matrix: xr.DataArray, num_components: int | None = None) -> xr.DataArray:
     """PCA-whitened rows: scores of variance 1 in each of the leading directions.
 
     Args:
         matrix: (token, component), as from ``centre_rows``.
-        n_components: directions to keep; None: as many as the matrix, its columns centred, has rank.
+        num_components: directions to keep; None: as many as the matrix, its columns centred, has rank.
 
     Returns:
         ``xr.DataArray`` (token, pc), uncorrelated columns of mean 0 and variance 1 (ddof 1).
@@ -66,8 +66,8 @@ def whiten(matrix: xr.DataArray, n_components: int | None = None) -> xr.DataArra
 
     Source: "Spectroscopy at scale", timaeus.co, 2026.
     """
-    if n_components is not None:
-        return pca(matrix, n_components, whiten=True)["scores"]
+    if num_components is not None:
+        return pca(matrix, num_components, whiten=True)["scores"]
     values = finite_values(matrix)
     fit = _fit(values, min(values.shape), True)
     rank = _rank(fit, values)
@@ -76,7 +76,7 @@ def whiten(matrix: xr.DataArray, n_components: int | None = None) -> xr.DataArra
     return _components(matrix, values, fit, rank, True)["scores"]
 
 
-def _fit(values: np.ndarray, n_components: int, whiten: bool) -> Any:
+def _fit(values: np.ndarray, num_components: int, whiten: bool) -> Any:
     """scikit-learn's PCA of the rows; its own scores are not asked for, so that signs can be fixed here."""
     decomposition = require("sklearn.decomposition", extra="analysis", purpose="for principal components")
     if len(values) < 2:
@@ -84,7 +84,7 @@ def _fit(values: np.ndarray, n_components: int, whiten: bool) -> Any:
     # whitening divides by small variances, which a decomposition of the covariance matrix would have lost
     solver = "full" if whiten else "auto"
     with np.errstate(invalid="ignore"):  # of equal rows scikit-learn makes shares 0/0
-        return decomposition.PCA(n_components, svd_solver=solver, random_state=0).fit(values)
+        return decomposition.PCA(num_components, svd_solver=solver, random_state=0).fit(values)
 
 
 def _components(matrix: xr.DataArray, values: np.ndarray, fit: Any, kept: int, whiten: bool) -> xr.Dataset:

@@ -35,7 +35,7 @@ def curvature(
     num_steps: int = 20,
     num_items: int = 256,
     batch_size: int = 32,
-    hessian: Method = "auto",
+    products: Method = "auto",
     seed: int = 0,
     buffer_size: int | None = None,
     progress: bool = True,
@@ -57,7 +57,7 @@ def curvature(
         num_steps: k; the basis of k·d numbers is kept where it fits into a gigabyte.
         num_items: rows behind each probe's L, drawn without replacement; at most all.
         batch_size: rows of a forward pass.
-        hessian: "double_backward", "finite_differences" of gradients, or "auto": the first where it runs and agrees
+        products: "double_backward", "finite_differences" of gradients, or "auto": the first where it runs and agrees
             with the second on one vector.
         seed: of the signs and of the rows.
         buffer_size: see ``sltfast.sample``.
@@ -68,8 +68,8 @@ def curvature(
         eigenvalue lies within its residual of each node, in nats per squared weight; ``trace`` = tr H and
         ``trace_se``; ``frobenius`` = √tr H² and ``frobenius_se``; ``largest`` and ``smallest``, the extreme nodes, with
         ``largest_residual`` and ``smallest_residual``; ``negative_trace``, the sum of the negative eigenvalues (where
-        w* is no minimum), and ``negative_trace_se``. attrs: ``numel`` = d, ``hessian`` (the method used), ``why`` not
-        double backward, ``num_items``, ``num_probes``, ``num_steps``.
+        w* is no minimum), and ``negative_trace_se``. attrs: ``numel`` = d, ``products`` as used,
+        ``products_because`` (why not double backward), ``num_items``, ``num_probes``, ``num_steps``.
 
     Raises:
         ValueError: a number out of range, or as ``per_sample.gradient_norms``.
@@ -83,8 +83,8 @@ def curvature(
     ):  # fmt: skip
         if isinstance(value, bool) or int(value) != value or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    if hessian not in get_args(Method):
-        raise ValueError(f"hessian must be one of {', '.join(get_args(Method))}, got {hessian!r}")
+    if products not in get_args(Method):
+        raise ValueError(f"products must be one of {', '.join(get_args(Method))}, got {products!r}")
     source = as_source(dataset, buffer_size=buffer_size)
     model, masks = _in_full_precision(unwrap(model), param_masks)
     parts = _batches(source, min(num_items, len(source)), batch_size, seed)
@@ -92,17 +92,21 @@ def curvature(
     probes = []
     with prepared(model, loss_fn, masks) as items, Progress(num_probes * num_steps, shown=progress) as bar:
         bar.starts("curvature")
-        products = Hessian(items, next(parts), products=hessian)
+        hessian = Hessian(items, next(parts), products=products)
         double = all(parameter.dtype == torch.float64 for parameter in items.parameters.values())
         for probe in range(num_probes):
             if probe:
-                products.take(next(parts))
-            signs = 2.0 * torch.randint(0, 2, (products.numel,), generator=generator, dtype=torch.int8) - 1
+                hessian.take(next(parts))
+            signs = 2.0 * torch.randint(0, 2, (hessian.numel,), generator=generator, dtype=torch.int8) - 1
             start = signs.to(items.device, torch.float64 if double else torch.float32)
-            probes.append(lanczos(lambda v: products.product(v[None])[0].to(v), start, num_steps))
+            probes.append(lanczos(lambda v: hessian.product(v[None])[0].to(v), start, num_steps))
             bar.skip(num_steps)
-    settings = {"hessian": products.method, "why": products.because, "num_items": min(num_items, len(source))}
-    return _spectrum(probes, products.numel).assign_attrs(settings, num_probes=num_probes, num_steps=num_steps)
+    settings = {
+        "products": hessian.method,
+        "products_because": hessian.because,
+        "num_items": min(num_items, len(source)),
+    }
+    return _spectrum(probes, hessian.numel).assign_attrs(settings, num_probes=num_probes, num_steps=num_steps)
 
 
 def _in_full_precision(model: nn.Module, param_masks: ParamMasks) -> tuple[nn.Module, ParamMasks]:

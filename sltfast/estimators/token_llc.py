@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sltfast.errors import ChainDiverged
-from sltfast.estimators.blocks import BlockReader, Blocks
+from sltfast.estimators.block_errors import mean_over_blocks
+from sltfast.estimators.blocks import BlockReader
 from sltfast.observables import observable_id
 from sltfast.results.samples import root_of, sampler_of_one
 
@@ -71,8 +72,8 @@ def compute_token_llc(samples: xr.DataTree, observable: str, *, num_blocks: int 
         ("llc_per_item", per_row, dims[:1]),
         ("llc_mean", of_all.mean, ()),
     ):
-        value, error = _estimate(values, blocks)
-        found[what], found[f"{what}_se"] = (along, n_beta * value), (along, n_beta * error)
+        estimate = mean_over_blocks(blocks, values)
+        found[what], found[f"{what}_se"] = (along, n_beta * estimate.value), (along, n_beta * estimate.se)
     found["init_loss"] = (dims, blocks.level)
     if f"input_ids_{name}" in root:
         found["input_ids"] = (root[f"input_ids_{name}"].dims, root[f"input_ids_{name}"].values)
@@ -84,20 +85,3 @@ def compute_token_llc(samples: xr.DataTree, observable: str, *, num_blocks: int 
         "num_blocks": blocks.draws.shape[1],
     }
     return xr.Dataset(found, attrs=attrs)
-
-
-def _estimate(means: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of block means [C, K, …] over all draws, and its standard error."""
-    weights = blocks.weights.reshape(*blocks.weights.shape, *[1] * (means.ndim - 2))
-    value = (weights * means).sum(axis=(0, 1))
-    parts = weights * (means - value)  # they sum to 0: a chain's or a block's part of the error
-    errors = [_error(parts.sum(axis=1)), _error(parts[blocks.draws > 0])]
-    return value, np.fmax(*errors)
-
-
-def _error(parts: np.ndarray) -> np.ndarray:
-    """Standard error of a sum of independent parts [n, …] of mean 0; NaN for one."""
-    count = len(parts)
-    if count < 2:
-        return np.full(parts.shape[1:], np.nan)
-    return np.sqrt((parts**2).sum(axis=0) * count / (count - 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 
 from sltfast.diagnostics import mean_estimate
 from sltfast.errors import ChainDiverged
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.llc import needed_for
 from sltfast.ops import comoment_, comoment_covariance, comoment_merge_, comoments
 from sltfast.results.samples import plain_settings, root_of, sampler_of_one, usable_chains
@@ -181,45 +181,39 @@ def _covariance(draws: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.nda
     """[N, N] covariance over all draws [C, T, N], and its standard error entry by entry."""
     chains, count, size = draws.shape
     pooled = comoments(1, size)
-    edges = _edges(count)
+    blocks = BlocksOfDraws.of(1, count, NUM_BLOCKS).rows
     sums, squares = np.zeros((2, size, size)), np.zeros((2, size, size))  # of blocks, and of chains
     for chain in draws:
         of_chain = np.zeros((size, size))
-        for start, stop in pairwise(edges):
+        for block in blocks:
             state = comoments(1, size)
-            comoment_(state, torch.from_numpy(np.ascontiguousarray(chain[None, start:stop])))
+            comoment_(state, torch.from_numpy(np.ascontiguousarray(chain[None, block])))
             comoment_merge_(pooled, state)
             apart = state.mean_x[0].numpy() - mean
             product = comoment_covariance(state, ddof=0)[0].numpy() + np.outer(apart, apart)
             sums[0] += product
             squares[0] += product**2
-            of_chain += product * (stop - start) / count
+            of_chain += product * (block.stop - block.start) / count
         sums[1] += of_chain
         squares[1] += of_chain**2
     errors = [
         _spread(total, square, number)
-        for total, square, number in zip(sums, squares, (chains * (len(edges) - 1), chains), strict=True)
+        for total, square, number in zip(sums, squares, (chains * len(blocks), chains), strict=True)
     ]
     return comoment_covariance(pooled)[0].numpy(), np.fmax(*errors)
 
 
 def _mean_error(draws: np.ndarray) -> np.ndarray:
     """[N] standard error of the mean over all draws [C, T, N]."""
-    edges = _edges(draws.shape[1])
-    lengths = np.diff(edges)
-    blocks = np.add.reduceat(draws, edges[:-1], axis=1, dtype=np.float64) / lengths[:, None]
+    rows = BlocksOfDraws.of(1, draws.shape[1], NUM_BLOCKS).rows
+    starts, lengths = [block.start for block in rows], np.array([block.stop - block.start for block in rows])
+    blocks = np.add.reduceat(draws, starts, axis=1, dtype=np.float64) / lengths[:, None]
     of_chains = (blocks * lengths[:, None]).sum(axis=1) / draws.shape[1]
     errors = [
         _spread(means.sum(axis=0), (means**2).sum(axis=0), len(means))
         for means in (blocks.reshape(-1, draws.shape[2]), of_chains)
     ]
     return np.fmax(*errors)
-
-
-def _edges(count: int) -> list[int]:
-    """Where blocks of consecutive draws begin, and where the last one ends."""
-    blocks = min(NUM_BLOCKS, count)
-    return [block * count // blocks for block in range(blocks + 1)]
 
 
 def _spread(total: np.ndarray, square: np.ndarray, number: int) -> np.ndarray:

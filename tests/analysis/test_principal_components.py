@@ -64,10 +64,10 @@ def test_centred_rows_have_one_direction_less():
     assert pca(same, 1)["explained_variance_ratio"].values.tolist() == [0.0]
 
 
-@pytest.mark.parametrize("n_components", [0, 5, 1.5, True])
-def test_a_number_of_components_that_is_not_there(n_components):
-    with pytest.raises(ValueError, match="n_components must be a whole number in 1 … 4, got"):
-        pca(matrix(), n_components)
+@pytest.mark.parametrize("num_components", [0, 5, 1.5, True])
+def test_a_number_of_components_that_is_not_there(num_components):
+    with pytest.raises(ValueError, match="num_components must be a whole number in 1 … 4, got"):
+        pca(matrix(), num_components)
 
 
 def test_one_token_has_no_components():

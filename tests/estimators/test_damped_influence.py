@@ -50,8 +50,8 @@ def test_linear_regression_has_its_closed_form(solver, products):
     inverse = np.linalg.inv(7.0 * law.hessian + 0.5 * np.eye(4))
     expected = -np.outer(law.residuals, law.residuals) * (law.x @ inverse @ law.x.T)
     # the tolerance of conjugate gradients (1e-8), and the error of differences (ε^⅔ = 4e-11), of numbers of order 1
-    np.testing.assert_allclose(result["influence"].values, expected, rtol=0, atol=1e-7)
-    assert result["influence"].dims == ("query", "item")
+    np.testing.assert_allclose(result["influences"].values, expected, rtol=0, atol=1e-7)
+    assert result["influences"].dims == ("query", "item")
     assert float(result["residual"].max()) < 1e-8
     assert result.attrs["solver"] == solver
     assert result.attrs["products"] == products
@@ -67,7 +67,7 @@ def test_queries_are_another_data_set():
     inverse = np.linalg.inv(7.0 * law.hessian + 0.5 * np.eye(4))
     apart = others[0].numpy() @ law.optimum - 1.0
     expected = -(apart[:, None] * others[0].numpy()) @ inverse @ (law.residuals[:, None] * law.x).T
-    np.testing.assert_allclose(result["influence"].values, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result["influences"].values, expected, rtol=0, atol=1e-12)
 
 
 def mlp_by_hand(model, data, n_beta, localization, kept):
@@ -97,7 +97,7 @@ def test_an_indefinite_hessian_is_damped_and_said(solver):
     assert lowest < 0
     given = {"loss_fn": regression_loss, "param_masks": masks, "n_beta": 4.0, "solver": solver}
     result = quiet(model, data, localization=9.0, **given)
-    np.testing.assert_allclose(result["influence"].values, expected.numpy(), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(result["influences"].values, expected.numpy(), rtol=0, atol=1e-7)
     assert result.attrs["hessian_indefinite"]
     assert result.attrs["hessian_smallest_eigenvalue"] == pytest.approx(lowest, rel=1e-6)
     assert "H is indefinite" in result.attrs["damping"]
@@ -112,11 +112,11 @@ def test_float32_language_models():
     given = {"n_beta": 5.0, "localization": 600.0, "solver": "conjugate_gradients", "param_masks": "*attention*"}
     single = quiet(model, ids, ids[:2], **given)
     double = quiet(copy.deepcopy(model).double(), ids, ids[:2], **given)
-    assert single["influence"].shape == (2, 6)
+    assert single["influences"].shape == (2, 6)
     # residuals of 1e-4 of |∇ℓ_j|, through an inverse that is within a factor 2 of 1/γ on every direction
-    largest = float(abs(double["influence"]).max())
-    assert float(abs(single["influence"] - double["influence"]).max()) < 3e-4 * largest
-    assert (np.diag(double["influence"].values[:, :2]) < 0).all()
+    largest = float(abs(double["influences"]).max())
+    assert float(abs(single["influences"] - double["influences"]).max()) < 3e-4 * largest
+    assert (np.diag(double["influences"].values[:, :2]) < 0).all()
 
 
 def test_conjugate_gradients_that_end_early_say_so():

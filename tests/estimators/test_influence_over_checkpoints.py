@@ -43,45 +43,45 @@ def losses_by_row(tree, name, data):
 
 def test_each_checkpoint_is_its_own_run_by_row():
     result = followed()
-    assert result["influence"].dims == result["influence_se"].dims == ("checkpoint", "query", "item")
-    assert result["influence"].shape == (3, 20, 20)
+    assert result["influences"].dims == result["influences_se"].dims == ("checkpoint", "query", "item")
+    assert result["influences"].shape == (3, 20, 20)
     assert result["step"].values.tolist() == [0, 100, 300]
     assert result["item_row"].values.tolist() == [*range(12), *range(8)]
     assert result["query_observable"].values.tolist() == ["train"] * 12 + ["held out"] * 8
     tree = own_run(trained(1))
     losses = np.concatenate([losses_by_row(tree, "train", DATA), losses_by_row(tree, "held_out", OTHERS)], 1)
     # losses are float32: 20 of them are compared with what the estimator reads, through sums of float64
-    np.testing.assert_allclose(result["influence"][1].values, -np.cov(losses.T), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(result["influences"][1].values, -np.cov(losses.T), rtol=1e-5, atol=1e-9)
     estimate = sltfast.compute_llc(tree)
     assert float(result["llc_mean"][1]) == float(estimate["llc_mean"])
     assert result["verdict"].values[1] == estimate.attrs["verdict"]
     assert result["chains_alive"].values.tolist() == [2, 2, 2]
-    assert (result["influence_se"] > 0).all()
+    assert (result["influences_se"] > 0).all()
     assert result.attrs["n_beta"] == 20.0
 
 
 def test_queries_and_items_may_differ():
     whole, part = followed(), followed(loss_keys_1=["held out"], loss_keys_2=["train"])
-    assert part["influence"].shape == (3, 8, 12)
-    np.testing.assert_allclose(part["influence"], whole["influence"][:, 12:, :12], rtol=1e-9, atol=1e-12)
-    correlation = followed({5: trained(0)}, normalize=True)["influence"][0].values
-    spread = np.sqrt(-np.diag(whole["influence"][0]))
-    np.testing.assert_allclose(correlation, whole["influence"][0] / np.outer(spread, spread), rtol=1e-7, atol=1e-9)
+    assert part["influences"].shape == (3, 8, 12)
+    np.testing.assert_allclose(part["influences"], whole["influences"][:, 12:, :12], rtol=1e-9, atol=1e-12)
+    correlation = followed({5: trained(0)}, normalize=True)["influences"][0].values
+    spread = np.sqrt(-np.diag(whole["influences"][0]))
+    np.testing.assert_allclose(correlation, whole["influences"][0] / np.outer(spread, spread), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_groups_are_means_over_rows(exclude_self):
     pairs, groups = followed(), followed(labels=KINDS, exclude_self=exclude_self)
-    assert groups["influence"].dims == ("checkpoint", "group_1", "group_2")
+    assert groups["influences"].dims == ("checkpoint", "group_1", "group_2")
     assert groups["group_1"].values.tolist() == ["a", "b"]
     assert groups["group_size"].values.tolist() == [4, 12]
     labels = np.array(KINDS["train"] + KINDS["held out"], dtype=object)
     own = np.eye(20, dtype=bool)
     for first, second in (("a", "a"), ("a", "b"), ("b", "b")):
         kept = (labels == first)[:, None] & (labels == second) & ~(own & exclude_self)
-        expected = pairs["influence"].values[:, kept].mean(1)
+        expected = pairs["influences"].values[:, kept].mean(1)
         np.testing.assert_allclose(
-            groups["influence"].sel(group_1=first, group_2=second), expected, rtol=1e-7, atol=1e-12
+            groups["influences"].sel(group_1=first, group_2=second), expected, rtol=1e-7, atol=1e-12
         )
 
 
@@ -92,8 +92,8 @@ def test_language_models_and_state_dicts():
     result = sltfast.influence_over_checkpoints(
         models, ids, {"rows": (ids, 2)}, model=tiny_neox(), progress=False, **settings
     )
-    assert result["influence"].shape == (2, 8, 8)
-    assert np.array_equal(result["influence"][0], result["influence"][1])
+    assert result["influences"].shape == (2, 8, 8)
+    assert np.array_equal(result["influences"][0], result["influences"][1])
 
 
 def test_kept_runs_are_not_sampled_again(tmp_path, monkeypatch):
@@ -103,9 +103,9 @@ def test_kept_runs_are_not_sampled_again(tmp_path, monkeypatch):
     ]  # fmt: skip
     monkeypatch.setattr(Run, "chains", None)
     again = followed(output_path=tmp_path)
-    assert np.array_equal(first["influence"], again["influence"])
+    assert np.array_equal(first["influences"], again["influences"])
     grouped = followed(output_path=tmp_path, labels=KINDS)
-    assert grouped["influence"].shape == (3, 2, 2)
+    assert grouped["influences"].shape == (3, 2, 2)
 
 
 class Fragile(Mlp):
@@ -124,8 +124,8 @@ def test_a_checkpoint_whose_chains_die_is_nan():
     with pytest.warns(sltfast.ChainDiverged, match="step 7 .*2 of 2 chains met NaN"):
         result = followed({3: trained(0), 7: dying})
     assert result["chains_alive"].values.tolist() == [2, 0]
-    assert result["influence"][1].isnull().all()
-    assert not result["influence"][0].isnull().any()
+    assert result["influences"][1].isnull().all()
+    assert not result["influences"][0].isnull().any()
     assert result["verdict"].values[1] == "diverged"
     with pytest.warns(sltfast.ChainDiverged), pytest.raises(sltfast.AllChainsDied, match="of any checkpoint"):
         followed({7: dying})

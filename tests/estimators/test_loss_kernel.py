@@ -86,7 +86,7 @@ def distances(points):
 
 
 def test_scaling_keeps_distances(tree, kernel):
-    points = sltfast.embed(kernel, components=10)
+    points = sltfast.embed(kernel, num_components=10)
     wanted = np.sqrt(np.maximum(2 - 2 * kernel["correlation"].values, 0))
     np.testing.assert_allclose(distances(points["embedding"].values), wanted, atol=1e-7)  # √ of 1e-14
     assert float(points["explained"].sum()) == pytest.approx(1.0)
@@ -102,7 +102,7 @@ def test_items_without_weight_have_no_place():
     for given in (tree, sltfast.compute_loss_kernel(tree)):
         points = sltfast.embed(given)["embedding"].values
         np.testing.assert_array_equal(np.isnan(points).any(1), np.arange(6) == 2)
-    tokens = sltfast.embed(tree, correlation_method="token", components=3)["embedding"]
+    tokens = sltfast.embed(tree, correlation_method="token", num_components=3)["embedding"]
     assert tokens.dims == ("batch", "target_position", "component")
     np.testing.assert_array_equal(np.isnan(tokens.values[4]).any(1), np.arange(5) >= 3)
 
@@ -127,7 +127,7 @@ def test_umap_finds_the_groups_and_the_seed_settles_it():
     ("options", "message"),
     [
         ({"method": "tsne"}, r"method must be one of \('mds', 'umap'\), got 'tsne'"),
-        ({"components": 11}, "components must be in 1 … 10"),
+        ({"num_components": 11}, "num_components must be in 1 … 10"),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(kernel, options, message):

@@ -205,7 +205,7 @@ def test_damped_influence(case):
     few = tuple(part[:24] for part in case.data)
     given = {"n_beta": 30.0, "localization": 3000.0, "loss_fn": case.loss, "progress": False}
     result = sltfast.damped_influence(case.model, few, **given)
-    influence = result["influence"].values
+    influence = result["influences"].values
     alone = sltfast.per_sample.gradient_norms(case.model, few, case.loss).double().numpy()
     own = -np.diag(influence)
     lowest = result.attrs["hessian_smallest_eigenvalue"]
@@ -221,8 +221,8 @@ def test_influence_over_checkpoints(case):
     result = sltfast.influence_over_checkpoints(
         {0: case.model, 1: case.model}, case.data, case.observables, **keywords(case, num_draws=8)
     )
-    assert np.array_equal(result["influence"][0], result["influence"][1], equal_nan=True)
-    assert np.isfinite(result["influence"][0]).any()
+    assert np.array_equal(result["influences"][0], result["influences"][1], equal_nan=True)
+    assert np.isfinite(result["influences"][0]).any()
 
 
 def test_weighted_signed_losses_are_the_exact_regret():

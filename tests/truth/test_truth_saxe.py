@@ -101,8 +101,8 @@ def test_influence_changes_sign_as_animals_part_from_plants(course):
     assert learned[0] > 0.5
     assert 0.01 < learned[1] < 0.5
     assert learned[2] < 0.1
-    influence = sampled["influence"].sel(query=SPARROW, item=DOG).values
-    z = influence / sampled["influence_se"].sel(query=SPARROW, item=DOG).values
+    influence = sampled["influences"].sel(query=SPARROW, item=DOG).values
+    z = influence / sampled["influences_se"].sel(query=SPARROW, item=DOG).values
     # k = 4 standard errors, for the 11 times
     assert z[times < flip].min() < -4
     assert z[times > flip].max() > 4
@@ -111,8 +111,8 @@ def test_influence_changes_sign_as_animals_part_from_plants(course):
 
 def test_influence_peaks_while_a_mode_is_learned(course):
     tree, _, times, sampled = course
-    influence = sampled["influence"].sel(query=SPARROW, item=DOG).values
-    error = sampled["influence_se"].sel(query=SPARROW, item=DOG).values
+    influence = sampled["influences"].sel(query=SPARROW, item=DOG).values
+    error = sampled["influences_se"].sel(query=SPARROW, item=DOG).values
     fine = np.linspace(times[0], times[-1], 20001)
     for mode, extreme in ((0, np.argmin), (1, np.argmax)):
         begin, end = window(tree, mode)
@@ -129,15 +129,15 @@ def test_sampled_influence_is_the_damped_one_at_high_localization(course, record
         damped = sltfast.damped_influence(
             model, items_of(tree), loss_fn=squared_error, n_beta=1000.0, localization=GAMMA, progress=False
         )
-        influence = sampled["influence"][number].values
-        found.append(float(np.corrcoef(damped["influence"].values[OFF], influence[OFF])[0, 1]))
+        influence = sampled["influences"][number].values
+        found.append(float(np.corrcoef(damped["influences"].values[OFF], influence[OFF])[0, 1]))
         # the analytic one is the closed form's: gradient descent is behind gradient flow by some ε·s/P·ln(s/a₀) = 4 %
         # of the time scale of a mode, and nβ·H adds 10⁻³
         product = tree.gradient_products(times[number], START, HIDDEN) / GAMMA
-        assert np.abs(damped["influence"].values + product).max() < 0.1 * np.abs(product).max()
+        assert np.abs(damped["influences"].values + product).max() < 0.1 * np.abs(product).max()
         # twice the continuum's variance at this step; k = 5 for 36 pairs at 11 times
-        apart = np.abs(influence - 2 * damped["influence"].values)
-        assert (apart < 5 * sampled["influence_se"][number].values + 0.01 * np.abs(product).max()).all()
+        apart = np.abs(influence - 2 * damped["influences"].values)
+        assert (apart < 5 * sampled["influences_se"][number].values + 0.01 * np.abs(product).max()).all()
     record_property("correlation over training", [round(value, 3) for value in found])
     assert min(found) > 0.95
 
@@ -171,13 +171,13 @@ def test_influence_at_the_end_predicts_leaving_one_out(record_property):
         num_steps_bw_draws=5,
         progress=False,
     )
-    influence = sampled["influence"][0].values
+    influence = sampled["influences"][0].values
     found = {
         name: [round(float(np.corrcoef(a[kept], b[kept])[0, 1]), 3) for kept in (OFF | True, OFF)]
         for name, a, b in (
-            ("sampled and damped", influence, damped["influence"].values),
+            ("sampled and damped", influence, damped["influences"].values),
             ("sampled and left out", influence, left_out.T),
-            ("damped and left out", damped["influence"].values, left_out.T),
+            ("damped and left out", damped["influences"].values, left_out.T),
         )
     }
     for name, values in found.items():

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.pairs import Pairs
 from sltfast.estimators.bif.recorded import Keys, living_chains
 from sltfast.estimators.bif.selection import own_columns
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.side import Side
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.ops.comoment import rounds_products
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.groups import GroupPairs, Groups
 from sltfast.estimators.bif.pairs import DrawPairs, Pairs
 from sltfast.estimators.bif.recorded import Recorded
 from sltfast.estimators.bif.side import Side
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 
 Range = Literal["all"] | Sequence[int]
 

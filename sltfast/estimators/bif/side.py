@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.ops import comoment_, comoments
 from sltfast.ops.comoment import comoment_standardise_
 

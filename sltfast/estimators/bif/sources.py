@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sltfast.estimators.bif.blocks_of_draws import BlocksOfDraws
 from sltfast.estimators.bif.moment_pairs import MomentPairs, recorded_items, recorded_moments, records_covariances
 from sltfast.estimators.bif.pairs import Pairs
 from sltfast.estimators.bif.recorded import Keys, loss_keys_of, recorded_losses
 from sltfast.estimators.bif.selection import losses_at, pairs_of
+from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.results.samples import root_of
 
 Items = tuple[np.ndarray, np.ndarray]

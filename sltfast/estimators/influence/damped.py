@@ -73,7 +73,7 @@ def damped_influence(
         progress: show a progress bar over the queries.
 
     Returns:
-        ``xr.Dataset``: ``influence`` (query, item), in nats²; ``residual`` (query), of the linear system, relative.
+        ``xr.Dataset``: ``influences`` (query, item), in nats²; ``residual`` (query), of the linear system, relative.
         Nothing is sampled: there is no standard error. attrs: ``n_beta``, ``localization``, ``coordinates``, ``solver``
         and ``products`` as used, ``hessian_smallest_eigenvalue`` and ``hessian_eigenvalue_from`` ("eigenvalues of H",
         or "Lanczos", a bound from above), ``hessian_indefinite``, ``damping`` (in words), ``steps``.
@@ -112,7 +112,7 @@ def damped_influence(
         )
     return xr.Dataset(
         {
-            "influence": (("query", "item"), torch.cat(found).cpu().numpy()),
+            "influences": (("query", "item"), torch.cat(found).cpu().numpy()),
             "residual": (("query",), residual.cpu().numpy()),
         },
         coords={"query": range(len(asked)), "item": range(len(source))},

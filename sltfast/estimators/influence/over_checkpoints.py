@@ -78,7 +78,7 @@ def influence_over_checkpoints(
         **sampling: every other keyword of ``sltfast.sample``.
 
     Returns:
-        ``xr.Dataset``: ``influence`` and ``influence_se`` (checkpoint, query, item), in nats² or, normalised,
+        ``xr.Dataset``: ``influences`` and ``influences_se`` (checkpoint, query, item), in nats² or, normalised,
         dimensionless, with coordinates ``query_observable``, ``query_row``, ``item_observable``, ``item_row`` (the row
         of the observable's data set, ascending); with ``labels`` (checkpoint, group_1, group_2) and ``group_size``
         (group_2). Of the same chains, by checkpoint, ``llc_mean``, ``llc_se``, ``rhat``, ``ess``, ``verdict``,
@@ -210,15 +210,14 @@ class _Wanted(NamedTuple):
         )
 
     def influence(self, samples: xr.DataTree) -> xr.Dataset:
-        """``influence`` and ``influence_se`` of one run."""
+        """``influences`` and ``influences_se`` of one run."""
         common: dict[str, Any] = {"normalize": self.normalize, "num_blocks": self.num_blocks}
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", ".*left out of every mean", UserWarning
             )  # told with the checkpoint's name
             if self.labels is not None:
-                groups = group_influence(samples, self.labels, exclude_self=self.exclude_self, **common)
-                return groups.rename(influences="influence", influences_se="influence_se")
+                return group_influence(samples, self.labels, exclude_self=self.exclude_self, **common)
             pairs = compute_bif(
                 samples,
                 correlation_method="sequence",
@@ -233,7 +232,7 @@ class _Wanted(NamedTuple):
             pairs[["influences", "influences_se"]]
             .drop_vars(["batch_1", "batch_2", "observable"], errors="ignore")
             .isel(batch_1=numbers[0], batch_2=numbers[1])
-            .rename(influences="influence", influences_se="influence_se", batch_1="query", batch_2="item")
+            .rename(batch_1="query", batch_2="item")
             .assign_coords({**self._coords("query", self.sides[0]), **self._coords("item", self.sides[1])})
         )
 
@@ -277,7 +276,7 @@ def _together(results: Sequence[xr.Dataset | None], estimates: Sequence[xr.Datas
         raise AllChainsDied("no chain of any checkpoint lived: lower lr, n_beta or localization")
     first = living[0]
     variables: dict[str, Any] = {}
-    for name in ("influence", "influence_se"):
+    for name in ("influences", "influences_se"):
         empty = np.full(first[name].shape, np.nan)
         values = np.stack([empty if result is None else result[name].values for result in results])
         variables[name] = (("checkpoint", *first[name].dims), values)

@@ -27,7 +27,7 @@ def embed(
     kernel_or_samples: xr.Dataset | xr.DataTree,
     method: Method = "mds",
     *,
-    components: int = 2,
+    num_components: int = 2,
     seed: int = 0,
     neighbours: int = 15,
     correlation_method: CorrelationMethod = "sequence",
@@ -42,7 +42,7 @@ def embed(
             quadratic in the items is formed.
         method: "mds": classical multidimensional scaling, the linear map that keeps distances best; "umap": neighbours
             stay neighbours (McInnes et al. 1802.03426).
-        components: dimensions of the points.
+        num_components: dimensions of the points.
         seed: of what is random; the same seed gives the same points.
         neighbours: of a point, for "umap".
         correlation_method: of samples: items are "sequence"s or "token"s.
@@ -84,14 +84,14 @@ def embed(
         z = Side.of(losses.flatten(1), blocks, normalize=True, dtype=torch.float64).z.T.numpy()
         valid = np.isfinite(z).all(1)
         given = z[valid]
-    if isinstance(components, bool) or not 1 <= components < len(given):
-        raise ValueError(f"components must be in 1 … {len(given) - 1} (items less one), got {components!r}")
-    points = np.full((valid.size, components), np.nan)
+    if isinstance(num_components, bool) or not 1 <= num_components < len(given):
+        raise ValueError(f"num_components must be in 1 … {len(given) - 1} (items less one), got {num_components!r}")
+    points = np.full((valid.size, num_components), np.nan)
     share = None
     if method == "mds":
-        points[valid], share = _scaled(given, components, precomputed)
+        points[valid], share = _scaled(given, num_components, precomputed)
     else:
-        points[valid] = _umap(given, components, precomputed, seed, neighbours)
+        points[valid] = _umap(given, num_components, precomputed, seed, neighbours)
     return _table(points, share, shape, observables, method, seed)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from sltfast.estimators.block_errors import Estimate
 from sltfast.estimators.blocks import Array, BlockReader
-from sltfast.estimators.susceptibility.chi import Estimate, Estimator
+from sltfast.estimators.susceptibility.chi import Estimator
 from sltfast.estimators.susceptibility.table import component_table, context_table, dataset_table, token_table
 
 if TYPE_CHECKING:
