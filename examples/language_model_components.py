@@ -136,7 +136,8 @@ def main() -> None:
     rows = {kind: rows_of(kind, tokens.encode, arguments.context, max(64, each)) for kind in KINDS}
     head_susceptibilities(model, rows, arguments)
     passage_neighbours(model, rows, arguments)
-    page = sltfast.write_report(arguments.output_dir, arguments.output_dir / "report.html", tokenizer=where)
+    page = arguments.output_dir / "report.html"
+    sltfast.write_report(arguments.output_dir, page, tokenizer=where, umap=not arguments.small)
     print(f"written: {page}")
 
 
