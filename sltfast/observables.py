@@ -20,7 +20,13 @@ ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
 
 
 def observable_id(name: str) -> str:
-    """A name usable in a variable: other characters than letters, digits and _ become _; no leading digit."""
+    """A name usable in a variable: other characters than letters, digits and _ become _; no leading digit.
+
+    Raises:
+        TypeError: no string.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"observables are named by strings, got {name!r}")
     result = re.sub(r"\W", "_", name)
     return f"_{result}" if not result or result[0].isdigit() else result
 

@@ -69,6 +69,7 @@ class BlockReader:
 
     Attributes:
         left_out: numbers of the chains that died.
+        unfinished: what an interrupted run has of its draws, in words; "" for a complete one.
         observables: identifiers of those with losses or moments, sorted.
 
     Raises:
@@ -113,6 +114,8 @@ class BlockReader:
             self.draws = seen @ members.T.astype(float)
         if not self.draws.any():
             raise ValueError("no draw was recorded: let the run go on (the same call with its output_path)")
+        there, whole = int(self.draws.sum()), len(self.chains) * self.num_draws
+        self.unfinished = f"{there} of {whole} draws of an interrupted run" if there < whole else ""
         self._seen, self._members = seen, members.astype(float)
         self.phi, self._apart = self._by_block(self.trace)
         self.phi_m2 = np.square(self._apart) @ self._members.T
@@ -270,6 +273,8 @@ def block_moments(samples: xr.DataTree, observable: str, task: str, num_blocks: 
         warnings.warn(
             f"chains {list(reader.left_out)} of {reader.num_chains} died and are left out", UserWarning, stacklevel=2
         )
+    if reader.unfinished:
+        warnings.warn(f"only {reader.unfinished} are used", UserWarning, stacklevel=2)
     return reader.items(observable)
 
 

@@ -63,6 +63,8 @@ def compute_token_llc(samples: xr.DataTree, observable: str, *, num_blocks: int 
         warnings.warn(
             f"chains {list(reader.left_out)} of {reader.num_chains} died and are left out", ChainDiverged, stacklevel=2
         )
+    if reader.unfinished:
+        warnings.warn(f"only {reader.unfinished} are used", UserWarning, stacklevel=2)
     n_beta, dims = float(sampler["n_beta"]), root[f"init_loss_{name}"].dims
     counted = ~np.isnan(blocks.level)
     per_row = np.where(counted, blocks.mean, 0.0).sum(-1) / np.where(counted.any(-1), counted.sum(-1), np.nan)

@@ -200,7 +200,10 @@ def _covariance(draws: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.nda
         _spread(total, square, number)
         for total, square, number in zip(sums, squares, (chains * len(blocks), chains), strict=True)
     ]
-    return comoment_covariance(pooled)[0].numpy(), np.fmax(*errors)
+    error = np.fmax(*errors)
+    if chains * count < 3:  # two draws' deviations from their mean have one product: it has no spread
+        error[:] = np.nan
+    return comoment_covariance(pooled)[0].numpy(), error
 
 
 def _mean_error(draws: np.ndarray) -> np.ndarray:

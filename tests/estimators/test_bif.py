@@ -246,7 +246,10 @@ def test_observables_of_different_lengths_are_padded():
         ({"loss_keys_2": ["c"]}, r"loss_keys_2 must be a list of \['a', 'b'\]"),
         ({"top_k": 0}, "top_k must be a whole number >= 1, got 0"),
         ({"num_blocks": 2.5}, "num_blocks must be a whole number >= 1"),
-        ({"reduce_chain_dimension_method": "mean", "separate_chains": True}, "needs at least two chains, stacked"),
+        (
+            {"reduce_chain_dimension_method": "mean", "separate_chains": True},
+            "divides the whole matrix, of stacked draws",
+        ),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(tree, options, message):

@@ -109,7 +109,8 @@ def test_an_interrupted_run_gives_the_draws_that_it_made():
     losses, at_init = drawn_losses(draws=12)
     for name in losses:
         losses[name][2, 5:] = np.nan
-    found = sltfast.block_moments(native_tree(losses, at_init, dtype=np.float64), "other", "task", num_blocks=4)
+    with pytest.warns(UserWarning, match="only 29 of 36 draws of an interrupted run are used"):
+        found = sltfast.block_moments(native_tree(losses, at_init, dtype=np.float64), "other", "task", num_blocks=4)
     assert found.draws[2].tolist() == [3, 2, 0, 0]
     y = losses["other"] - at_init["other"]
     np.testing.assert_allclose(found.mean[2, 1], y[2, 3:5].mean(0), atol=1e-14)
@@ -138,3 +139,26 @@ def test_what_is_not_there_is_said():
     )
     with pytest.raises(ValueError, match="moments with φ of sampling_task 'a', not of 'b'"):
         sltfast.block_moments(moments, "a", "b")
+
+
+def test_an_interrupted_run_says_how_much_of_it_there_is():
+    losses, levels = drawn_losses(0)
+    whole = native_tree(losses, levels).to_dataset()
+    partial = whole.copy(deep=True)
+    partial.attrs |= {"completed": 0, "metadata": {"config": {"sampler": {"n_beta": 1.0}}}}
+    for name in partial.data_vars:
+        if "draw" in partial[name].dims:
+            partial[name].values[:, 3:] = np.nan
+    count = 3 * whole.sizes["chain"]
+    message = f"{count} of {whole.sizes['chain'] * whole.sizes['draw']} draws of an interrupted run"
+    with pytest.warns(UserWarning, match=f"only {message} are used"):
+        sltfast.block_moments(xr.DataTree(partial), "other", "task")
+    with pytest.warns(UserWarning, match=f"only {message} are used"):
+        sltfast.compute_token_llc(xr.DataTree(partial), "other")
+    with pytest.warns(UserWarning, match=r"the runs \['full'\] were interrupted"):
+        sltfast.compute_susceptibilities({"full": xr.DataTree(partial)}, "task")
+    for name in partial.data_vars:
+        if "draw" in partial[name].dims:
+            partial[name].values[:] = np.nan
+    with pytest.raises(ValueError, match="no draws were recorded yet: let the run go on"):
+        sltfast.compute_bif(xr.DataTree(partial))

@@ -194,3 +194,51 @@ def test_bad_calls_are_refused_before_the_first_step(monkeypatch):
         }  # fmt: skip
         with pytest.raises(kind, match=message):
             sltfast.susceptibilities(tiny_neox(), token_rows(), **keywords)
+
+
+def refused(message, **options):
+    def never(model, batch):
+        raise AssertionError("a step was made")
+
+    observables = {"task": regression_data(), "other": regression_data(seed=2)}
+    with pytest.raises(ValueError, match=message):
+        sltfast.susceptibilities(
+            Mlp(), regression_data(), observables, {"first": "first.*"}, sampling_task="task", loss_fn=never,
+            **SETTINGS | options,
+        )  # fmt: skip
+
+
+def test_what_no_run_can_give_is_said_before_the_first_step():
+    refused("num_blocks must be a whole number >= 1, got '8'", num_blocks="8")
+    refused("record='covariances' keeps no φ: give record='moments' or 'traces'", record="covariances")
+    refused("needs num_init_loss_batches > 0, got 0", init_loss="init_batches", num_init_loss_batches=0)
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(1, 2), (2, 1)])
+def test_two_draws_tell_no_error(chains, draws):
+    settings = SETTINGS | {"num_chains": chains, "num_draws": draws}
+    observables = {"task": regression_data(), "other": regression_data(seed=2)}
+    found = sltfast.susceptibilities(
+        Mlp(), regression_data(), observables, {"first": "first.*"}, sampling_task="task", loss_fn=regression_loss,
+        **settings,
+    )  # fmt: skip
+    for node in ("susceptibilities", "datasets"):
+        assert np.isfinite(found[node]["sus"]).all()
+        assert np.isnan(found[node]["se"]).all()
+        assert np.isnan(found[node]["se_single_chain"]).all()
+
+
+def kept(path, **options):
+    observables = {"task": regression_data(), "other": regression_data(seed=2)}
+    return sltfast.susceptibilities(
+        Mlp(), regression_data(), observables, {"first": "first.*"}, sampling_task="task", loss_fn=regression_loss,
+        output_path=path, **SETTINGS | options,
+    )  # fmt: skip
+
+
+def test_a_result_read_back_is_not_what_a_later_call_writes(tmp_path):
+    expected = kept(tmp_path / "net.zarr")
+    read = kept(tmp_path / "net.zarr")
+    kept(tmp_path / "net.zarr", estimator="single_chain")
+    assert read.attrs["estimator"] == "two_chain"
+    np.testing.assert_array_equal(read["susceptibilities"]["sus"], expected["susceptibilities"]["sus"])

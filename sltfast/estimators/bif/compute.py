@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
+from sltfast.estimators.bif.before import device_for_products
 from sltfast.estimators.bif.definition import Definition
 from sltfast.estimators.bif.recorded import Keys, rows_of, token_ids_of
 from sltfast.estimators.bif.selection import Range, items_of
@@ -103,7 +104,9 @@ def compute_bif(
         compute_covariance=compute_covariance,
         batch_size=batch_size,
         num_blocks=num_blocks,
+        separate_chains=separate_chains,
     )
+    where = device_for_products(device)
     definition = Definition.of(sign, normalize, compute_covariance)
     dataset = root_of(samples)
     source = source_of(
@@ -117,13 +120,8 @@ def compute_bif(
         items_of(source.observables, batch_index_range_1, loss_keys_1, 1),
         items_of(source.observables, batch_index_range_2, loss_keys_2, 2),
     )
-    stacked = reduce_chain_dimension_method == "stack"
-    if separate_chains and not (stacked and source.chains > 1):
-        raise ValueError(
-            f"separate_chains needs at least two chains, stacked: there are {source.chains}, and "
-            f"reduce_chain_dimension_method is {reduce_chain_dimension_method!r}"
-        )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if separate_chains and source.chains < 2:
+        raise ValueError(f"separate_chains needs at least two chains, there are {source.chains}")
     pairs = source.pairs(items, normalize=definition.normalize, average=average_tokenwise_bif, device=where)
     per_token = correlation_method == "token" and not average_tokenwise_bif
     positions = source.positions if per_token else None
@@ -186,6 +184,7 @@ def check_options(
     compute_covariance: bool | None,
     batch_size: int,
     num_blocks: int,
+    separate_chains: bool = False,
 ) -> None:
     """Refuse what `compute_bif` refuses, as far as it shows before there are samples.
 
@@ -200,6 +199,11 @@ def check_options(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if separate_chains and (top_k is not None or reduce_chain_dimension_method != "stack"):
+        raise ValueError(
+            "separate_chains divides the whole matrix, of stacked draws: leave top_k out and give "
+            f"reduce_chain_dimension_method='stack', got top_k={top_k!r} and {reduce_chain_dimension_method!r}"
+        )
     counts: list[tuple[str, Any]] = [("num_blocks", num_blocks), ("batch_size", batch_size)]
     if top_k is not None:
         counts.append(("top_k", top_k))

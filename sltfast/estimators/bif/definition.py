@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Definition(NamedTuple):
     """sign × Cov, or sign × Corr."""
@@ -16,8 +18,13 @@ class Definition(NamedTuple):
         """From the keywords of `compute_bif`; `compute_covariance` given is devinterp's: +Cov, or +Corr.
 
         Raises:
-            ValueError: sign is neither 1 nor −1, or both ways to say it are used.
+            ValueError: sign is neither 1 nor −1, no truth value, or both ways to say it are used.
         """
+        if not isinstance(normalize, bool | np.bool_) or not isinstance(compute_covariance, bool | np.bool_ | None):
+            raise ValueError(
+                f"normalize must be True or False, and compute_covariance also None, got {normalize!r} and "
+                f"{compute_covariance!r}"
+            )
         if sign not in (1, -1):
             raise ValueError(f"sign must be -1 (the definition, −Cov) or 1, got {sign!r}")
         if compute_covariance is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sltfast.estimators.bif.before import device_for_products
 from sltfast.estimators.bif.compute import CorrelationMethod, check_options
 from sltfast.estimators.bif.definition import Definition
 from sltfast.estimators.bif.groups import GroupPairs, Groups
@@ -18,6 +19,7 @@ from sltfast.estimators.bif.recorded import Keys
 from sltfast.estimators.bif.side import Side
 from sltfast.estimators.bif.sources import Covariances, Traces, source_of
 from sltfast.estimators.bif.tiles import matrix
+from sltfast.observables import observable_id
 from sltfast.results.samples import plain_settings, root_of
 
 if TYPE_CHECKING:
@@ -76,6 +78,12 @@ def group_influence(
     """
     dataset = root_of(samples)
     if "influences" in dataset:
+        given = (correlation_method, loss_keys, sign, normalize, standard_errors, separate_chains, num_blocks, device)
+        if given != ("sequence", "all", -1, False, True, False, 8, None):
+            raise ValueError(
+                "a result of compute_bif has settled what is averaged: beside labels give per_query and exclude_self "
+                "only, or give the samples"
+            )
         return _of_entries(dataset, labels, per_query=per_query, exclude_self=exclude_self)
     check_options(
         correlation_method=correlation_method,
@@ -88,6 +96,7 @@ def group_influence(
         batch_size=1,
         num_blocks=num_blocks,
     )
+    where = device_for_products(device)
     source = source_of(
         samples,
         loss_keys,
@@ -97,7 +106,8 @@ def group_influence(
     )
     shape = (len(source.observables), source.positions)
     names, numbers = numbered(labels_of(labels, source.observables, shape))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if separate_chains and source.chains < 2:
+        raise ValueError(f"separate_chains needs at least two chains, there are {source.chains}")
     options = {"normalize": normalize, "per_query": per_query, "exclude_self": exclude_self}
     if isinstance(source, Covariances):
         pairs, sizes = _from_covariances(source, numbers.ravel(), len(names), **options)
@@ -161,6 +171,7 @@ def labels_of(labels: Labels, observables: np.ndarray, shape: tuple[int, int]) -
     if labels is None:
         labels = observables
     if isinstance(labels, Mapping):
+        labels = {observable_id(key): of_key for key, of_key in labels.items()}
         absent = [key for key in dict.fromkeys(observables) if key not in labels]
         if absent:
             raise ValueError(f"labels must have an entry for each observable, {absent} are missing")
@@ -222,7 +233,9 @@ def _table(
 def _of_entries(dataset: xr.Dataset, labels: Labels, *, per_query: bool, exclude_self: bool) -> xr.Dataset:
     """Means of the entries that a result of `compute_bif` has."""
     entries = dataset["influences"]
-    if entries.dims != ("batch_1", "batch_2") or entries.shape[0] != entries.shape[1]:
+    every = np.arange(dataset.sizes["batch"])
+    complete = entries.dims == ("batch_1", "batch_2")
+    if not complete or not all(np.array_equal(dataset[side].values, every) for side in entries.dims):
         raise ValueError(
             f"influences must be of all pairs of sequences (batch_1, batch_2), got {entries.dims} {entries.shape}: "
             "give the samples instead"

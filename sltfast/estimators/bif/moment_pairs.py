@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sltfast.estimators.bif.pairs import Pairs
-from sltfast.estimators.bif.recorded import Keys, living_chains
+from sltfast.estimators.bif.recorded import Keys, chosen_keys, living_chains
 from sltfast.estimators.bif.selection import own_columns
 from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 from sltfast.results.samples import root_of
@@ -36,9 +36,7 @@ def recorded_items(dataset: xr.Dataset, loss_keys: Keys) -> tuple[list[str], np.
         for name, variable in dataset.data_vars.items()
         if str(name).startswith(prefix) and variable.dims[:1] == (f"batch_{str(name)[len(prefix) :]}",)
     )
-    keys = present if isinstance(loss_keys, str) and loss_keys == "all" else list(loss_keys)
-    if (isinstance(loss_keys, str) and loss_keys != "all") or not keys or not set(keys) <= set(present):
-        raise ValueError(f"loss_keys must be 'all' or different names of {present}, got {loss_keys!r}")
+    keys = chosen_keys(loss_keys, present)
     sizes = [dataset.sizes[f"batch_{key}"] for key in present]
     starts = dict(zip(present, np.cumsum([0, *sizes]).tolist(), strict=False))
     return keys, np.concatenate([starts[key] + np.arange(dataset.sizes[f"batch_{key}"]) for key in keys])

@@ -60,7 +60,8 @@ class Pairs(ABC):
         """The larger of two errors of each value: by batch means, and between chains.
 
         Batch means: √(B/(B − 1) Σ_b D_b²), B = C·K blocks; between chains: √(C/(C − 1) Σ_c (Σ_{b∈c} D_b)²), which
-        sees autocorrelations longer than a block. NaN where there is one block only.
+        sees autocorrelations longer than a block. NaN where there is one block only, and of two draws, whose
+        deviations from their mean have one product: it has no spread.
         """
         blocks, chains = self.blocks.chains * self.blocks.per_chain, self.blocks.chains
         of_chain = by_block = by_chain = torch.zeros(())
@@ -73,7 +74,8 @@ class Pairs(ABC):
             if (number + 1) % self.blocks.per_chain == 0:
                 by_chain.addcmul_(of_chain, of_chain)
                 of_chain.zero_()
-        batch_means = by_block.mul_(blocks / (blocks - 1) if blocks > 1 else torch.nan).sqrt_()
+        spread = blocks > 1 and self.blocks.total > 2
+        batch_means = by_block.mul_(blocks / (blocks - 1) if spread else torch.nan).sqrt_()
         if chains == 1:
             return batch_means
         return torch.maximum(batch_means, by_chain.mul_(chains / (chains - 1)).sqrt_())

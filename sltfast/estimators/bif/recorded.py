@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sltfast.observables import observable_id
 from sltfast.results.samples import root_of, usable_chains
 
 if TYPE_CHECKING:
@@ -46,17 +47,28 @@ def loss_keys_of(dataset: xr.Dataset, loss_keys: Keys) -> list[str]:
             "the samples hold no losses of observables (variables loss_<name>): sample with observables={name: data "
             f"set}}, and record='traces' or 'covariances'; there are {sorted(map(str, dataset.data_vars))}"
         )
-    if isinstance(loss_keys, str):
-        if loss_keys != "all":
-            raise ValueError(
-                f"loss_keys must be 'all' or a list of observables, got {loss_keys!r} (there are {present})"
-            )
-        return present
-    keys = list(loss_keys)
-    unknown = [key for key in keys if key not in present]
-    if unknown or not keys or len(set(keys)) < len(keys):
-        raise ValueError(f"loss_keys must be 'all' or different names of {present}, got {keys}")
+    return chosen_keys(loss_keys, present)
+
+
+def chosen_keys(loss_keys: Keys, present: Sequence[str]) -> list[str]:
+    """Those of the observables that are asked for, by identifier; they may be named as the caller named them.
+
+    Raises:
+        ValueError: none of them, the same one twice, or something else.
+    """
+    if isinstance(loss_keys, str) and loss_keys == "all":
+        return list(present)
+    keys = identifiers(loss_keys)
+    if not keys or not set(keys) <= set(present) or len(set(keys)) < len(keys):
+        raise ValueError(f"loss_keys must be 'all' or a list of different names of {list(present)}, got {loss_keys!r}")
     return keys
+
+
+def identifiers(names: Any) -> list[str]:
+    """What the observables of a list are called in the samples; [] where it is no list of names."""
+    listed = isinstance(names, Iterable) and not isinstance(names, str)
+    found = list(names) if listed else []
+    return [observable_id(name) for name in found] if all(isinstance(name, str) for name in found) else []
 
 
 def recorded_losses(samples: Any, keys: Sequence[str]) -> Recorded:
@@ -126,11 +138,14 @@ def living_chains(dataset: xr.Dataset, recorded: np.ndarray, samples: Any, *, un
 
     Raises:
         AllChainsDied: no chain lived.
+        ValueError: the run was interrupted before there was anything.
     """
     chains, rows = recorded.shape
     completed = dataset.attrs.get("completed", 1) == 1
     counts = np.where(recorded.all(axis=1), rows, recorded.argmin(axis=1))
     alive = np.asarray(dataset["alive"].values).astype(bool) if "alive" in dataset else np.ones(chains, dtype=bool)
+    if not completed and alive.any() and not (alive & (counts > 0)).any():
+        raise ValueError(f"no {unit} were recorded yet: let the run go on (the same call with its output_path)")
     living = np.flatnonzero(usable_chains(alive, counts, rows, completed=completed, samples=samples)).tolist()
     whole = int(counts[living].min()) == rows
     if len(living) < chains or not whole:

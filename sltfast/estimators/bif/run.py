@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sltfast.estimators.bif.before import device_for_products, settings_for_pairs
 from sltfast.estimators.bif.compute import ChainReductionMethod, CorrelationMethod, RankBy, check_options, compute_bif
 from sltfast.estimators.saved import result_path, save
 from sltfast.observables import observable_id
@@ -106,17 +107,22 @@ def bif(
         "top_k_by": top_k_by,
         "batch_size": bif_batch_size,
         "num_blocks": num_blocks,
+        "separate_chains": separate_chains,
     }
     check_options(**options)
+    if separate_chains and sampling.get("num_chains") == 1:
+        raise ValueError("separate_chains needs at least two chains, got num_chains=1")
+    settings = settings_for_pairs(
+        sampling, method=correlation_method, reduction=reduce_chain_dimension_method, num_blocks=num_blocks
+    )
+    device_for_products(bif_device)
     options |= {
         "loss_keys_1": _known("loss_keys_1", loss_keys_1, names),
         "loss_keys_2": _known("loss_keys_2", loss_keys_2, names),
         "average_tokenwise_bif": average_tokenwise_bif,
         "standard_errors": standard_errors,
-        "separate_chains": separate_chains,
     }
     path = None if output_path is None else result_path(output_path, "bif")
-    needed = {"save_token_losses": False, "num_init_loss_batches": 0, "num_blocks": num_blocks}
     samples = sample(
         model,
         dataset,
@@ -127,7 +133,7 @@ def bif(
         param_masks=param_masks,
         output_path=output_path,
         progress=progress,
-        **{**needed, **sampling},
+        **settings,
     )
     result = compute_bif(samples, **options, device=bif_device, progress=progress)
     if path is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sltfast.estimators.bif.groups import GroupPairs, Groups
 from sltfast.estimators.bif.pairs import DrawPairs, Pairs
-from sltfast.estimators.bif.recorded import Recorded
+from sltfast.estimators.bif.recorded import Recorded, identifiers
 from sltfast.estimators.bif.side import Side
 from sltfast.estimators.blocks_of_draws import BlocksOfDraws
 
@@ -34,15 +34,15 @@ def items_of(observables: np.ndarray, index_range: Range, keys: Sequence[str] | 
     if keys is not None:
         if not (isinstance(index_range, str) and index_range == "all"):
             raise ValueError(f"give batch_index_range_{side} or loss_keys_{side}, not both")
-        unknown = sorted(set(keys) - set(observables))
-        if unknown or not len(keys) or isinstance(keys, str):
+        named = identifiers(keys)
+        if not named or not set(named) <= set(observables):
             raise ValueError(f"loss_keys_{side} must be a list of {sorted(set(observables))}, got {keys!r}")
-        return np.concatenate([every[observables == key] for key in dict.fromkeys(keys)])
+        return np.concatenate([every[observables == key] for key in dict.fromkeys(named)])
     if isinstance(index_range, str):
         if index_range != "all":
             raise ValueError(f"batch_index_range_{side} must be 'all' or row numbers, got {index_range!r}")
         return every
-    given = np.asarray(list(index_range))
+    given = np.asarray(list(index_range) if isinstance(index_range, Iterable) else index_range)
     whole = given.ndim == 1 and given.size > 0 and given.dtype.kind in "iu"
     if not whole or given.min() < 0 or given.max() >= len(every) or len(set(given.tolist())) < given.size:
         raise ValueError(

@@ -63,12 +63,7 @@ class Covariances:
     positions = 1
 
     def __init__(self, samples: Any, loss_keys: Keys, method: str, reduction: str) -> None:
-        if method != "sequence" or reduction != "stack":
-            raise ValueError(
-                "the samples were taken with record='covariances', which keeps those of sequences over all draws: give "
-                f"correlation_method='sequence' and reduce_chain_dimension_method='stack', got {method!r} and "
-                f"{reduction!r}; or sample with record='traces'"
-            )
+        check_covariances(method, reduction)
         dataset = root_of(samples)
         self.keys, self.numbers = recorded_items(dataset, loss_keys)
         sizes = [dataset.sizes[f"batch_{key}"] for key in self.keys]
@@ -85,6 +80,19 @@ class Covariances:
         """Sums of blocks; on the CPU, where they are."""
         left, right = (self.numbers[chosen] for chosen in items)
         return MomentPairs(self.moments, (left, right), normalize=normalize)
+
+
+def check_covariances(method: str, reduction: str) -> None:
+    """Refuse what a run with ``record="covariances"`` does not keep.
+
+    Raises:
+        ValueError: tokens, or means over the chains.
+    """
+    if method != "sequence" or reduction != "stack":
+        raise ValueError(
+            "record='covariances' keeps those of sequences over all draws: give correlation_method='sequence' and "
+            f"reduce_chain_dimension_method='stack', got {method!r} and {reduction!r}; or sample with record='traces'"
+        )
 
 
 def source_of(

@@ -60,6 +60,8 @@ def embed(
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    if not _whole(neighbours) or neighbours < 2:
+        raise ValueError(f"neighbours must be a whole number >= 2, got {neighbours!r}")
     dataset = root_of(kernel_or_samples)
     if records_covariances(dataset):
         samples: Any = kernel_or_samples
@@ -84,7 +86,7 @@ def embed(
         z = Side.of(losses.flatten(1), blocks, normalize=True, dtype=torch.float64).z.T.numpy()
         valid = np.isfinite(z).all(1)
         given = z[valid]
-    if isinstance(num_components, bool) or not 1 <= num_components < len(given):
+    if not _whole(num_components) or not 1 <= num_components < len(given):
         raise ValueError(f"num_components must be in 1 … {len(given) - 1} (items less one), got {num_components!r}")
     points = np.full((valid.size, num_components), np.nan)
     share = None
@@ -93,6 +95,10 @@ def embed(
     else:
         points[valid] = _umap(given, num_components, precomputed, seed, neighbours)
     return _table(points, share, shape, observables, method, seed)
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _scaled(given: np.ndarray, components: int, precomputed: bool) -> tuple[np.ndarray, np.ndarray]:

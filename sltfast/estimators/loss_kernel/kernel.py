@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sltfast.estimators.bif.before import settings_for_pairs
 from sltfast.estimators.bif.compute import CorrelationMethod, RankBy, check_options, compute_bif
 from sltfast.estimators.bif.recorded import Keys
 
@@ -64,7 +65,7 @@ def loss_kernel(
     if not isinstance(observables, Mapping) or not observables:
         raise ValueError(f"loss_kernel needs observables, {{name: data set}} with at least one, got {observables!r}")
     _check(correlation_method, top_k, top_k_by, num_blocks)
-    needed = {"save_token_losses": False, "num_init_loss_batches": 0, "num_blocks": num_blocks}
+    settings = settings_for_pairs(sampling, method=correlation_method, reduction="stack", num_blocks=num_blocks)
     samples = sample(
         model,
         dataset,
@@ -73,7 +74,7 @@ def loss_kernel(
         n_beta=n_beta,
         loss_fn=loss_fn,
         progress=progress,
-        **{**needed, **sampling},
+        **settings,
     )
     return compute_loss_kernel(
         samples,

@@ -49,7 +49,7 @@ def susceptibility(restricted: Blocks, full: FullRun | None, phi_level: float) -
     *Standard errors.* Draw t of C moves χ to first order by (φ_t − φ̄)(d_t − d̄) − Cov + (φ_t − φ̄) g + φ̄ (d_t − d̄),
     g = E_C[d] − E_F[d], and draw t of F by −φ̄ (d_t − E_F[d]). Their means over a block, times its part of the draws,
     are D_b; restricted and full run share batches and noise, so that the D_b of the same chain and block are added
-    before they are squared (``estimated``).
+    before they are squared (``estimated``). Two draws tell no error: NaN.
 
     Args:
         restricted: blocks of C.
@@ -67,6 +67,8 @@ def susceptibility(restricted: Blocks, full: FullRun | None, phi_level: float) -
     single = average(weights, products)
     w = beside(weights, d)
     moved = w * (products - single)
+    if restricted.draws.sum() < 3:  # two draws' deviations from their mean have one product: it has no spread
+        moved[:] = np.nan
     found: dict[Estimator, Estimate] = {"single_chain": estimated(single, [(moved, restricted)])}
     if full is not None:
         levels = restricted.phi_level - restricted.level - (full.blocks.phi_level - full.blocks.level)

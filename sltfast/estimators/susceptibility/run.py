@@ -87,6 +87,7 @@ def susceptibilities(
     Source: Baker et al. 2504.18274.
     """
     check_options(estimator, init_loss)
+    _check_recording(sampling, record, init_loss)
     _check_observables(observables, sampling_task, include_sampling_task)
     if control:
         _check_held(sampling)
@@ -106,7 +107,7 @@ def susceptibilities(
         "loss_fn": loss_fn,
         "record": record,
         "sampling_task": sampling_task,
-        "num_blocks": min(num_blocks, draws) if isinstance(draws, int) and draws >= 1 else num_blocks,
+        "num_blocks": min(num_blocks, draws) if _counts(num_blocks) and _counts(draws) else num_blocks,
     }
 
     def runs(inverse_temperature: float, to: str | Path | None) -> dict[str, xr.DataTree]:
@@ -147,6 +148,17 @@ def _check_observables(observables: Any, task: str, include_task: bool) -> None:
         raise ValueError(
             f"there is no observable beside the sampling task {task!r}: add one, or give include_sampling_task=True"
         )
+
+
+def _check_recording(sampling: Mapping[str, Any], record: Any, init_loss: PhiLevel) -> None:
+    if record == "covariances":
+        raise ValueError("record='covariances' keeps no φ: give record='moments' or 'traces'")
+    if init_loss == "init_batches" and sampling.get("num_init_loss_batches", 32) == 0:
+        raise ValueError("init_loss='init_batches' needs num_init_loss_batches > 0, got 0")
+
+
+def _counts(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def _check_held(sampling: Mapping[str, Any]) -> None:
