@@ -130,6 +130,17 @@ def test_neighbours_follow_the_row_and_text_is_harmless(report: Path, chromium: 
         assert complaints == []
 
 
+@pytest.mark.parametrize("width", [1000, 1200, 1600])
+def test_nothing_is_cut_off(report: Path, chromium: Browser, width: int) -> None:
+    """Neither the page nor the table of estimates is wider than what shows it, long names of passages included."""
+    with opened(chromium, report) as (page, complaints):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.eval_on_selector("[data-role=query]", "box => box.options[0].textContent = 'a long passage '.repeat(20)")
+        for box in ("document.documentElement", "document.querySelector('.llc').parentElement"):
+            assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth"), box
+        assert complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_themes_have_readable_contrast(report: Path, chromium: Browser, scheme: str) -> None:
     """WCAG AA: 4.5 between text and what is behind it, in every pair of colours that the page names."""
