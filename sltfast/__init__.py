@@ -1,6 +1,6 @@
 """Measure neural networks with singular learning theory: localised SGLD chains and what can be read off them.
 
-Names in the order the data walks: sample weights around w*, then estimate from the recorded losses.
+Names in the order the data walks: which weights move, sample them around w*, estimate from the recorded losses, report.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ _LAZY = {
     "open": "sltfast.results.tree",
     "llc": "sltfast.estimators.llc",
     "compute_llc": "sltfast.estimators.llc",
-    "bif": "sltfast.estimators.bif.run",
-    "compute_bif": "sltfast.estimators.bif.compute",
-    "group_influence": "sltfast.estimators.bif.group_influence",
-    "loss_kernel": "sltfast.estimators.loss_kernel.kernel",
-    "compute_loss_kernel": "sltfast.estimators.loss_kernel.kernel",
-    "embed": "sltfast.estimators.loss_kernel.embedding",
-    "sweep": "sltfast.sweeping",
-    "compute_sweep": "sltfast.estimators.sweeps",
-    "over_checkpoints": "sltfast.trajectory",
+    "refined_llc": "sltfast.estimators.refined",
+    "compute_token_llc": "sltfast.estimators.token_llc",
+    "sweep": "sltfast.estimators.sweep",
+    "compute_sweep": "sltfast.estimators.sweep",
     "llc_temperatures": "sltfast.estimators.temperatures",
     "compute_llc_temperatures": "sltfast.estimators.temperatures",
     "wbic": "sltfast.estimators.wbic",
-    "refined_llc": "sltfast.estimators.refined",
-    "compute_token_llc": "sltfast.estimators.token_llc",
-    "weight_covariance": "sltfast.estimators.weight_covariance",
-    "compute_weight_covariance": "sltfast.estimators.weight_covariance",
-    "write_report": "sltfast.report.page",
-    "damped_influence": "sltfast.estimators.influence.damped",
-    "influence_over_checkpoints": "sltfast.estimators.influence.over_checkpoints",
+    "over_checkpoints": "sltfast.estimators.over_checkpoints",
     "susceptibilities": "sltfast.estimators.susceptibility",
     "compute_susceptibilities": "sltfast.estimators.susceptibility",
     "block_moments": "sltfast.estimators.blocks",
+    "bif": "sltfast.estimators.bif.run",
+    "compute_bif": "sltfast.estimators.bif.compute",
+    "group_influence": "sltfast.estimators.bif.group_influence",
+    "influence_over_checkpoints": "sltfast.estimators.influence.over_checkpoints",
+    "damped_influence": "sltfast.estimators.influence.damped",
+    "loss_kernel": "sltfast.estimators.loss_kernel.kernel",
+    "compute_loss_kernel": "sltfast.estimators.loss_kernel.kernel",
+    "embed": "sltfast.estimators.loss_kernel.embedding",
+    "weight_covariance": "sltfast.estimators.weight_covariance",
+    "compute_weight_covariance": "sltfast.estimators.weight_covariance",
+    "write_report": "sltfast.report.page",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
-    "analysis": "sltfast.analysis",
     "diagnostics": "sltfast.diagnostics",
-    "ops": "sltfast.ops",
-    "per_sample": "sltfast.per_sample",
+    "analysis": "sltfast.analysis",
     "plotting": "sltfast.plotting",
+    "per_sample": "sltfast.per_sample",
     "theory": "sltfast.theory",
+    "ops": "sltfast.ops",
 }
 __all__ = [*_LAZY]
 
@@ -76,10 +76,12 @@ if TYPE_CHECKING:
     from sltfast.estimators.loss_kernel.embedding import embed as embed
     from sltfast.estimators.loss_kernel.kernel import compute_loss_kernel as compute_loss_kernel
     from sltfast.estimators.loss_kernel.kernel import loss_kernel as loss_kernel
+    from sltfast.estimators.over_checkpoints import over_checkpoints as over_checkpoints
     from sltfast.estimators.refined import refined_llc as refined_llc
     from sltfast.estimators.susceptibility import compute_susceptibilities as compute_susceptibilities
     from sltfast.estimators.susceptibility import susceptibilities as susceptibilities
-    from sltfast.estimators.sweeps import compute_sweep as compute_sweep
+    from sltfast.estimators.sweep import compute_sweep as compute_sweep
+    from sltfast.estimators.sweep import sweep as sweep
     from sltfast.estimators.temperatures import compute_llc_temperatures as compute_llc_temperatures
     from sltfast.estimators.temperatures import llc_temperatures as llc_temperatures
     from sltfast.estimators.token_llc import compute_token_llc as compute_token_llc
@@ -94,9 +96,7 @@ if TYPE_CHECKING:
     from sltfast.restriction.preview import preview_weight_restriction as preview_weight_restriction
     from sltfast.results.tree import open_run as open  # noqa: F401
     from sltfast.sampling import sample as sample
-    from sltfast.sweeping import sweep as sweep
     from sltfast.temperature import default_nbeta as default_nbeta
-    from sltfast.trajectory import over_checkpoints as over_checkpoints
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,11 +50,12 @@ def response_matrix(tree: xr.DataTree, tokenizer: Any = None, context: int = 20)
     found = children["susceptibilities"].dataset
     values = found["sus"].transpose("sus_flat", "wr").values.astype(np.float64)
     rows = _rows_with_values(values)
-    names = np.array(list(_names(found.attrs["dataset_id_to_name"])), dtype=str)
+    names = dataset_names(found.attrs["dataset_id_to_name"])
     labels = {name: found[name].values[rows] for name in ("dataset_id", "batch", "target_position")}
+    ids, which = np.unique(labels["dataset_id"], return_inverse=True)
     coords: dict[str, Any] = {
         "component": np.array([str(name) for name in found["wr"].values]),  # zarr gives them in a type of its own
-        "dataset": ("token", names[labels["dataset_id"]]),
+        "dataset": ("token", np.array([names[str(one)] for one in ids.tolist()], dtype=str)[which]),
         "batch": ("token", labels["batch"]),
         "target_position": ("token", labels["target_position"]),
     }
@@ -73,11 +77,16 @@ def _rows_with_values(values: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _names(given: Any) -> list[str]:
-    """Names by data set id, from a sequence or from a mapping id → name."""
-    return (
-        [str(given[key]) for key in sorted(given, key=int)] if hasattr(given, "keys") else [str(name) for name in given]
-    )
+def dataset_names(given: Any) -> dict[str, str]:
+    """Names by data set's number, from a list, a mapping, or either written as text."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = ast.literal_eval(given)
+    if isinstance(given, Mapping):
+        return {str(key): str(value) for key, value in given.items()}
+    return {str(index): str(value) for index, value in enumerate(given)}
 
 
 def _texts(

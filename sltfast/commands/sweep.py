@@ -144,6 +144,6 @@ def _as_json(result: xr.Dataset, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _estimate(model: Any, rows: Any, settings: dict[str, Any]) -> Any:
-    from sltfast.sweeping import sweep
+    from sltfast.estimators.sweep import sweep
 
     return sweep(model, rows, **_single_values(language_model.keywords(settings, GRID)))

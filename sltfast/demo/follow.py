@@ -12,6 +12,7 @@ from torch import Tensor
 from sltfast.demo.plans import Plan
 from sltfast.demo.training import Trained, train
 from sltfast.estimators.llc import needed_for
+from sltfast.estimators.over_checkpoints import follow
 from sltfast.inputs.checkpoints import Checkpoint
 from sltfast.inputs.corpus import (
     SEPARATOR_BYTE,
@@ -23,7 +24,6 @@ from sltfast.inputs.corpus import (
     tokens_of,
 )
 from sltfast.inputs.skeleton import Skeleton
-from sltfast.trajectory import follow
 
 if TYPE_CHECKING:
     import xarray as xr

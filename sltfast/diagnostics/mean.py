@@ -29,12 +29,19 @@ class MeanEstimate(NamedTuple):
 
 
 def mean_estimate(trace: np.ndarray) -> MeanEstimate:
-    """Mean, standard errors, R̂, ESS and τ of a trace [chains, draws] (Vehtari et al. 1903.08008).
+    """Mean, standard errors, R̂, ESS and τ of one trace.
 
-    Fewer than 4 draws leave all but the mean NaN. Chains that are copies of each other have no R̂.
+    Args:
+        trace: [chains, draws], finite; chains that died left out.
+
+    Returns:
+        ``MeanEstimate``, in the trace's units. Fewer than 4 draws leave all but the mean NaN. Chains that are copies of
+        each other have no R̂.
 
     Raises:
         ValueError: not two-dimensional, empty, or with values that are not finite.
+
+    Source: Vehtari et al. 1903.08008.
     """
     if trace.ndim != 2 or trace.size == 0:
         raise ValueError(f"a trace must have shape [chains, draws], got {trace.shape}")

@@ -44,12 +44,23 @@ class Reading(NamedTuple):
 
 
 def verdict(excess: np.ndarray, *, dead: int, reading: Reading, estimate: MeanEstimate | None = None) -> Verdict:
-    """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains, [chains, draws] after burn-in.
+    """Judge the paired trace ℓ(w_t; b_t) − ℓ(w*; b_t) of the living chains.
 
     Diverged: a chain died, or the last third's mean is over ten times all that the first third saw. Drifting: a mean
     below zero by more than two standard errors, a first and a last third that differ by more than 3 standard errors and
-    a tenth of the mean, or R̂ above 1.1. Else converged. ``estimate`` is the trace's, where it is known already.
-    The loss of an observable may well fall below its value at w*, and is judged by the rest.
+    a tenth of the mean, or R̂ above 1.1. Else converged. The loss of an observable may well fall below its value at w*,
+    and is judged by the rest.
+
+    Args:
+        excess: [chains, draws] after burn-in, in nats, finite.
+        dead: chains that died.
+        reading: what the trace is of.
+        estimate: of the trace, where it is known already.
+
+    Returns:
+        ``Verdict``: the word, what to change, and the drift.
+
+    Source: R̂ of Vehtari et al. 1903.08008; the thresholds are this package's.
     """
     few = excess.shape[1] < FEWEST_STEPS
     judged = _few(excess, reading) if few else _judged(excess, reading, estimate or mean_estimate(excess))

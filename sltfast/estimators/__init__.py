@@ -1,1 +1,1 @@
-"""Estimates from recorded samples; nothing here sees a model."""
+"""Estimates: ``compute_…`` of recorded samples, which see no model, and calls that sample first."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from sltfast.diagnostics import mean_estimate
 from sltfast.errors import ChainDiverged
-from sltfast.estimators.sweeps import compute_sweep
+from sltfast.estimators.sweep import compute_sweep, sweep
 from sltfast.results.sampled_losses import InitLoss
 from sltfast.sampler.config import CELL_SETTINGS
 
@@ -64,8 +64,6 @@ def llc_temperatures(
 
     Source: Murfet et al. 2010.11560; Watanabe, JMLR 14 (2013).
     """
-    from sltfast.sweeping import sweep
-
     cold = _temperatures(n_betas)
     given: dict[str, Any] = {"lr": lr, "localization": localization, **sampling}
     for name in CELL_SETTINGS:

@@ -50,7 +50,12 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
-    """Write a figure to a file; its suffix decides the format (.png, .pdf, .svg).
+    """Write a figure to a file.
+
+    Args:
+        figure: what a plot returned.
+        path: of the file; its suffix decides the format (.png, .pdf, .svg).
+        dpi: pixels an inch, where the format has pixels.
 
     Returns:
         The path.

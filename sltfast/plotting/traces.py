@@ -78,7 +78,14 @@ def plot_traces(results: Sequence[xr.Dataset], titles: Sequence[str], *, columns
 
 
 def burnin_steps(result: xr.Dataset) -> int:
-    """Steps that came before the first draw (0 where the result does not say)."""
+    """Steps that came before the first draw.
+
+    Args:
+        result: an estimate of ``sltfast.llc`` or another that keeps the sampler's settings as attrs.
+
+    Returns:
+        Their number, 0 where the result does not say.
+    """
     return int(result.attrs.get("num_burnin_steps", 0))
 
 

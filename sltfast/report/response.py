@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sltfast.analysis.response import dataset_names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,15 +77,3 @@ def response_of(tree: xr.DataTree) -> Response:
             values.append(grid)
         datasets.append(Passages(names.get(str(key), str(key)), rows, token_ids, *values))
     return Response([str(name) for name in flat["wr"].values], datasets)
-
-
-def dataset_names(given: Any) -> dict[str, str]:
-    """Names by data set's number, from a list, a mapping, or either written as text."""
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError:
-            given = ast.literal_eval(given)
-    if isinstance(given, Mapping):
-        return {str(key): str(value) for key, value in given.items()}
-    return {str(index): str(value) for index, value in enumerate(given)}

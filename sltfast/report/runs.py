@@ -83,7 +83,7 @@ def _estimates(one: Found) -> list[tuple[str, xr.Dataset]]:
     if not one.tree.attrs["metadata"]["config"]["sampler"].get("cells"):
         return [(one.name, estimate_of(one.tree, include_burnin=False, init_loss="paired"))]
     from sltfast.estimators.recommendation import SYMBOLS
-    from sltfast.estimators.sweeps import compute_sweep
+    from sltfast.estimators.sweep import compute_sweep
 
     swept = compute_sweep(one.tree)
     dims = [str(dim) for dim in swept["llc_mean"].dims]

@@ -48,6 +48,9 @@ def quadratic_llc_sghmc(
             eigenbasis of the Hessian, independent from step to step; None for full-batch gradients.
         noise_level: σ >= 0.
 
+    Returns:
+        λ̂, dimensionless.
+
     Raises:
         ValueError: an argument out of range, or a step at or above the stability limit.
     """
@@ -71,7 +74,16 @@ def sgnht_thermostat(
 
     the injected friction plus what carries away the heat of the gradient noise. ζ fluctuates about it by O(1/√d).
 
-    Args: as `quadratic_llc_sghmc`; coordinates with h = 0 count too.
+    Args:
+        h: [d] Hessian eigenvalues, >= 0; coordinates with h = 0 count too.
+        n_beta: nβ >= 0.
+        localization: γ >= 0.
+        lr: ε > 0.
+        friction: A in (0, 1].
+        gradient_noise: see `quadratic_llc_sghmc`.
+
+    Returns:
+        ζ in (0, 2).
 
     Raises:
         ValueError: an argument out of range, or so much gradient noise that no friction below 2 carries it away.
@@ -108,7 +120,16 @@ def quadratic_llc_sgnht(
     With equal a and C this is the λ̂ of the posterior itself, ½ Σ nβ h/a, at any step and any gradient noise; else the
     thermostat is right on average and cools coordinates with little gradient noise to warm the others.
 
-    Args: as `quadratic_llc_sghmc`.
+    Args:
+        h: [d] Hessian eigenvalues, >= 0.
+        n_beta: nβ >= 0.
+        localization: γ >= 0.
+        lr: ε > 0.
+        friction: A in (0, 1].
+        gradient_noise: see `quadratic_llc_sghmc`.
+
+    Returns:
+        λ̂, dimensionless.
 
     Raises:
         ValueError: as `sgnht_thermostat`.

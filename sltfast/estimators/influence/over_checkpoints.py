@@ -16,12 +16,12 @@ from sltfast.errors import AllChainsDied
 from sltfast.estimators.bif.compute import check_options, compute_bif
 from sltfast.estimators.bif.group_influence import group_influence
 from sltfast.estimators.collection import estimate_of
+from sltfast.estimators.over_checkpoints import runs_of
 from sltfast.inputs.checkpoints import list_checkpoints
 from sltfast.inputs.skeleton import Skeleton
 from sltfast.losses import LossFn
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import resolve
-from sltfast.trajectory import runs_of
 
 if TYPE_CHECKING:
     import xarray as xr
