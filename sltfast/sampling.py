@@ -164,9 +164,9 @@ def sample(
         Σ (y − mean)², ``moment_comoment_<observable>``, Σ (φ − mean)(y − mean).
 
         With ``record="covariances"``, in place of ``loss_<observable>`` and for x_i = ℓ_i(w_t) − ℓ_i(w*), ℓ_i the
-        weighted mean loss of sequence i, of all observables in the order of their identifiers: ``moment_draws``,
-        ``moment_items_mean`` (chain, block, item) and ``moment_items_comoment`` (chain, block, item, item_T),
-        Σ (x_i − mean)(x_j − mean).
+        mean loss of sequence i over the positions that have weight, of all observables in the order of their
+        identifiers: ``moment_draws``, ``moment_items_mean`` (chain, block, item) and ``moment_items_comoment`` (chain,
+        block, item, item_T), Σ (x_i − mean)(x_j − mean).
 
     Raises:
         ValueError, TypeError: an argument, data set, mask or weight that cannot be sampled, before the first step.

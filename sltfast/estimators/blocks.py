@@ -267,6 +267,8 @@ def block_moments(samples: xr.DataTree, observable: str, task: str, num_blocks: 
         ValueError: an observable that was not recorded, moments against another task, nothing recorded, or num_blocks
             < 1.
         AllChainsDied: no chain lived.
+
+    Source: Chan, Golub & LeVeque (1983) for moments by block; Baker et al. 2504.18274 for φ.
     """
     reader = BlockReader(samples, task, num_blocks)
     if reader.left_out:

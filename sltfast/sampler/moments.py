@@ -107,7 +107,7 @@ class TokenMoments(BlockMoments):
 
 
 class SequenceCovariances(BlockMoments):
-    """All pairs of sequences: x_i = ℓ_i(w_t) − ℓ_i(w*), ℓ_i the weighted mean loss of a sequence over its positions.
+    """All pairs of sequences: x_i = ℓ_i(w_t) − ℓ_i(w*), ℓ_i the mean loss of a sequence over its positions with weight.
 
     Sequences of all observables follow one another in the order of the observables' identifiers; one without weight has
     NaN moments, and so has every pair with it.

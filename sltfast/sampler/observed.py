@@ -39,16 +39,16 @@ class Observed(NamedTuple):
 
     def mean(self) -> Tensor:
         """[L] float64: L = Σ weights·values / Σ weights over all rows; NaN where nothing counts."""
-        return self._mean((1, 2))
+        return self._mean((1, 2), self.weights)
 
     def row_means(self) -> Tensor:
-        """[L, R] float64: the same of each row."""
-        return self._mean((2,))
+        """[L, R] float64: of each row the mean over the positions that count, as of recorded traces."""
+        return self._mean((2,), None if self.weights is None else self.weights != 0)
 
-    def _mean(self, dims: tuple[int, ...]) -> Tensor:
-        if self.weights is None:
+    def _mean(self, dims: tuple[int, ...], weights: Tensor | None) -> Tensor:
+        if weights is None:
             return self.values.mean(dims, dtype=torch.float64)
-        weights = self.weights.double()
+        weights = weights.double()
         return torch.where(weights != 0, weights * self.values, 0).sum(dims) / weights.sum(dims)
 
 

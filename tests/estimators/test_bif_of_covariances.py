@@ -115,3 +115,27 @@ def test_bif_passes_the_blocks_on():
         **SETTINGS,
     )
     assert result.attrs["blocks_per_chain"] == 5
+
+
+def test_a_sequence_is_the_same_mean_of_positions_however_it_is_recorded():
+    random = torch.Generator().manual_seed(0)
+    rows, weights = torch.randn(2, 9, 1, generator=random), torch.rand(2, 9, generator=random)
+    weights[0, :3] = 0
+
+    def weighted(model, batch):
+        x, w = batch
+        return model(x)[..., 0] ** 2, w
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    traces, covariances = (
+        sltfast.bif(
+            model, (rows, weights), {"a": ((rows, weights), 1)}, lr=1e-3, n_beta=10.0, localization=10.0, num_chains=2,
+            num_draws=20, num_blocks=2, batch_size=2, loss_fn=weighted, correlation_method="sequence", record=record,
+            progress=False,
+        )
+        for record in ("traces", "covariances")
+    )  # fmt: skip
+    # float32 losses in both, of O(1) and spread 0.1: 1e-7 · 1/0.1 a draw
+    np.testing.assert_allclose(covariances["influences"], traces["influences"], rtol=1e-5)
+    np.testing.assert_allclose(covariances["influences_se"], traces["influences_se"], rtol=1e-5)

@@ -242,3 +242,41 @@ def test_a_result_read_back_is_not_what_a_later_call_writes(tmp_path):
     kept(tmp_path / "net.zarr", estimator="single_chain")
     assert read.attrs["estimator"] == "two_chain"
     np.testing.assert_array_equal(read["susceptibilities"]["sus"], expected["susceptibilities"]["sus"])
+
+
+class Steep(torch.nn.Module):
+    """A loss that is flat in one weight and blows up in the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.steep = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+
+
+def steep_loss(model, batch):
+    return (model.flat**2 + 1e12 * model.steep**4) * (1 + batch[:, 0])
+
+
+def with_dead_chains(restrictions, **options):
+    rows = {seed: torch.rand(8, 1, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)}
+    observables = {"task": rows[0], "other": rows[1]}
+    settings = SETTINGS | {"lr": 1e-2, "num_draws": 9} | options
+    return sltfast.susceptibilities(
+        Steep(), rows[0], observables, restrictions, sampling_task="task", loss_fn=steep_loss, **settings
+    )
+
+
+@pytest.mark.filterwarnings("ignore::sltfast.errors.ChainDiverged")
+def test_a_result_read_back_says_who_died(tmp_path):
+    for message in ("all of 'steep'", r"chains that died are left out, of 2: \{'steep': 2\}"):
+        with pytest.warns(UserWarning, match=message):
+            found = with_dead_chains({"full": "flat", "steep": "steep"}, output_path=tmp_path / "net.zarr")
+        assert np.isnan(found["susceptibilities"]["sus"].sel(wr="steep")).all()
+        assert np.isfinite(found["susceptibilities"]["sus"].sel(wr="full")).all()
+
+
+@pytest.mark.filterwarnings("ignore::sltfast.errors.ChainDiverged")
+def test_a_full_run_that_died_is_named():
+    with pytest.raises(
+        sltfast.AllChainsDied, match=r"no chain lived of the full run, which the two-chain .*: lower lr"
+    ):
+        with_dead_chains({"flat": "flat"})

@@ -144,7 +144,14 @@ def _reference(wr_map: Mapping[str, Any], task: str, num_blocks: int) -> tuple[s
     for name in names[:-1]:
         with suppress(AllChainsDied):
             return name, BlockReader(wr_map[name], task, num_blocks)
-    return names[-1], BlockReader(wr_map[names[-1]], task, num_blocks)
+    try:
+        return names[-1], BlockReader(wr_map[names[-1]], task, num_blocks)
+    except AllChainsDied as error:
+        whose = "the full run, which the two-chain estimator needs" if "full" in wr_map else f"any of {list(wr_map)}"
+        raise AllChainsDied(
+            f"no chain lived of {whose}: lower lr, n_beta or localization; what was recorded is in .samples",
+            samples=error.samples,
+        ) from error
 
 
 def _observables(run: BlockReader, asked: Sequence[str] | None, include_task: bool) -> list[str]:

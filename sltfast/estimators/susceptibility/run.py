@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,7 @@ def susceptibilities(
         )
         there = saved(path, source)
         if there is not None:
+            _say_who_died(there)
             return there
     progress = bool(sampling.get("progress", True))
     result, *controls = (
@@ -137,6 +139,17 @@ def susceptibilities(
     if path is not None:
         save(result, path, "susceptibilities", source)
     return result
+
+
+def _say_who_died(result: xr.DataTree) -> None:
+    """What the estimate said when it was made, of a result that is read back."""
+    for node in (result, *(result[name] for name in result.children if name == "control")):
+        components, chains = node["components"].to_dataset(), int(node.attrs["num_chains"])
+        alive = components["chains_alive"]
+        died = {str(wr): chains - int(count) for wr, count in zip(alive["wr"].values, alive.values, strict=True)}
+        died = {wr: count for wr, count in died.items() if count}
+        if died:
+            warnings.warn(f"chains that died are left out, of {chains}: {died}", UserWarning, stacklevel=3)
 
 
 def _check_observables(observables: Any, task: str, include_task: bool) -> None:
