@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sltfast.errors import AllChainsDied
+from sltfast.errors import AllChainsDied, ChainDiverged
 from sltfast.observables import observable_id
+from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -81,11 +82,7 @@ class BlockReader:
     def __init__(self, samples: Any, task: str, num_blocks: int = 8) -> None:
         if isinstance(num_blocks, bool) or not isinstance(num_blocks, int) or num_blocks < 1:
             raise ValueError(f"num_blocks must be a whole number >= 1, got {num_blocks!r}")
-        self.root: Any = samples.dataset if hasattr(samples, "dataset") else samples
-        if not hasattr(self.root, "data_vars"):
-            raise TypeError(
-                f"samples must be a tree from sltfast.sample, sltfast.open or devinterp, got {type(samples).__name__}"
-            )
+        self.root = root_of(samples)
         self.task = observable_id(task)
         self.moments = "moment_draws" in self.root
         prefix = "moment_mean_" if self.moments else "loss_"
@@ -273,7 +270,7 @@ def block_moments(samples: xr.DataTree, observable: str, task: str, num_blocks: 
     reader = BlockReader(samples, task, num_blocks)
     if reader.left_out:
         warnings.warn(
-            f"chains {list(reader.left_out)} of {reader.num_chains} died and are left out", UserWarning, stacklevel=2
+            f"chains {list(reader.left_out)} of {reader.num_chains} died and are left out", ChainDiverged, stacklevel=2
         )
     if reader.unfinished:
         warnings.warn(f"only {reader.unfinished} are used", UserWarning, stacklevel=2)

@@ -165,12 +165,12 @@ def test_dead_chains_are_left_out_loudly():
     tree["loss_a"].values[1, 17:] = np.nan
     alone = xr.DataTree(whole.dataset.isel(chain=[0, 2, 3]))
     expected = sltfast.compute_bif(alone)
-    with pytest.warns(UserWarning, match="1 of 4 chains died and are left out"):
+    with pytest.warns(sltfast.ChainDiverged, match="1 of 4 chains died and are left out"):
         result = sltfast.compute_bif(tree)
     xr.testing.assert_equal(result, expected)
     assert result.attrs["chains_left_out"] == [1]
     told = xr.DataTree(tree.dataset.assign(alive=("chain", np.array([True, False, True, True]))))
-    with pytest.warns(UserWarning, match="1 of 4 chains died"):
+    with pytest.warns(sltfast.ChainDiverged, match="1 of 4 chains died"):
         xr.testing.assert_equal(sltfast.compute_bif(told), expected)
     tree["loss_a"].values[:, 17:] = np.nan
     with pytest.raises(AllChainsDied, match="no chain lived"):

@@ -89,7 +89,7 @@ def test_dead_chains_are_left_out_loudly(both):
             if str(name).startswith(("loss_", "moment_")):
                 dataset[name].values[1, 4:] = np.nan
         dead = dataset.assign(alive=("chain", np.array([True, False, True])))
-        with pytest.warns(UserWarning, match="1 of 3 chains died"):
+        with pytest.warns(sltfast.ChainDiverged, match="1 of 3 chains died"):
             parts.append(sltfast.compute_bif(xr.DataTree(dead), correlation_method="sequence"))
     np.testing.assert_allclose(parts[1]["influences"], parts[0]["influences"], **CLOSE)
     assert parts[1].attrs["chains_left_out"] == [1]

@@ -268,7 +268,7 @@ def with_dead_chains(restrictions, **options):
 @pytest.mark.filterwarnings("ignore::sltfast.errors.ChainDiverged")
 def test_a_result_read_back_says_who_died(tmp_path):
     for message in ("all of 'steep'", r"chains that died are left out, of 2: \{'steep': 2\}"):
-        with pytest.warns(UserWarning, match=message):
+        with pytest.warns(sltfast.ChainDiverged, match=message):
             found = with_dead_chains({"full": "flat", "steep": "steep"}, output_path=tmp_path / "net.zarr")
         assert np.isnan(found["susceptibilities"]["sus"].sel(wr="steep")).all()
         assert np.isfinite(found["susceptibilities"]["sus"].sel(wr="full")).all()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sltfast.errors import ChainDiverged
 from sltfast.observables import observable_id
 from sltfast.results.samples import root_of, usable_chains
 
@@ -153,7 +154,7 @@ def living_chains(dataset: xr.Dataset, recorded: np.ndarray, samples: Any, *, un
         say = f"{chains - len(living)} of {chains} chains {reason} and are left out of every mean"
         if not whole:
             say = f"the run was interrupted: {counts[living].min()} of {rows} {unit} of {len(living)} chains are used"
-        warnings.warn(say, UserWarning, stacklevel=4)
+        warnings.warn(say, ChainDiverged if completed else UserWarning, stacklevel=4)
     return living, int(counts[living].min())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sltfast.data import as_source
-from sltfast.errors import AllChainsDied
+from sltfast.errors import AllChainsDied, ChainDiverged
 from sltfast.estimators.bif.compute import check_options, compute_bif
 from sltfast.estimators.bif.group_influence import group_influence
 from sltfast.estimators.collection import estimate_of
@@ -213,9 +213,8 @@ class _Wanted(NamedTuple):
         """``influences`` and ``influences_se`` of one run."""
         common: dict[str, Any] = {"normalize": self.normalize, "num_blocks": self.num_blocks}
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".*left out of every mean", UserWarning
-            )  # told with the checkpoint's name
+            # told with the checkpoint's name
+            warnings.filterwarnings("ignore", ".*left out of every mean", ChainDiverged)
             if self.labels is not None:
                 return group_influence(samples, self.labels, exclude_self=self.exclude_self, **common)
             pairs = compute_bif(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from sltfast.errors import AllChainsDied
+from sltfast.errors import AllChainsDied, ChainDiverged
 from sltfast.estimators.blocks import BlockReader, PhiLevel, init_batches_level
 from sltfast.estimators.susceptibility.chi import Estimator, FullRun, susceptibility
 from sltfast.estimators.susceptibility.components import component
@@ -106,7 +106,7 @@ def compute_susceptibilities(
                     items[name] = items[name].without_products()
         response.put_component(wr, component(samples, reader, own))
     if left_out:
-        warnings.warn(f"chains that died are left out: {'; '.join(left_out)}", UserWarning, stacklevel=2)
+        warnings.warn(f"chains that died are left out: {'; '.join(left_out)}", ChainDiverged, stacklevel=2)
     if unfinished:
         warnings.warn(
             f"the runs {unfinished} were interrupted: their χ are of what was recorded", UserWarning, stacklevel=2

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sltfast.errors import ChainDiverged
 from sltfast.estimators.blocks import PhiLevel
 from sltfast.estimators.saved import result_path, save, saved, source_of
 from sltfast.estimators.susceptibility.chi import Estimator
@@ -149,7 +150,7 @@ def _say_who_died(result: xr.DataTree) -> None:
         died = {str(wr): chains - int(count) for wr, count in zip(alive["wr"].values, alive.values, strict=True)}
         died = {wr: count for wr, count in died.items() if count}
         if died:
-            warnings.warn(f"chains that died are left out, of {chains}: {died}", UserWarning, stacklevel=3)
+            warnings.warn(f"chains that died are left out, of {chains}: {died}", ChainDiverged, stacklevel=3)
 
 
 def _check_observables(observables: Any, task: str, include_task: bool) -> None:
