@@ -14,6 +14,7 @@ from torch import nn
 from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
+from sltfast.devices import usable_device
 from sltfast.errors import AllChainsDied
 from sltfast.isolation import surroundings
 from sltfast.losses import ItemLoss, check_tokens, item_loss
@@ -309,14 +310,7 @@ def pick_device(model: nn.Module, device: str | torch.device | None) -> torch.de
     if device is None:
         own = next(model.parameters()).device
         return own if own.type != "cpu" else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.zeros(1, device=where) + 1
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device {device!r} cannot be used here ({error})") from error
-    if where.type == "meta":
-        raise ValueError("device 'meta' holds no values: give 'cpu' or 'cuda'")
-    return where
+    return usable_device(device)
 
 
 def _checked(trees: dict[str, xr.DataTree]) -> dict[str, xr.DataTree]:

@@ -35,3 +35,10 @@ def _threads_are_given_back():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def prose(tmp_path: Path) -> str:
+    path = tmp_path / "prose.txt"
+    path.write_text("Prose says what it says; numbers are for others to count. " * 30)
+    return str(path)

@@ -16,26 +16,19 @@ RUN = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def other(tmp_path: Path) -> str:
-    path = tmp_path / "other.txt"
-    path.write_text("Prose says what it says; numbers are for others to count. " * 30)
-    return str(path)
-
-
 def test_pairs_are_those_of_the_python_call(
-    model: str, text: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, text: str, prose: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sltfast.inputs.corpus import encode_bytes, pack, tokens_of
     from sltfast.inputs.pretrained import load_model
 
     folder = tmp_path / "runs"
-    given = [model, text, "--observable", f"prose={other}", *RUN, "--output-dir", str(folder)]
+    given = [model, text, "--observable", f"prose={prose}", *RUN, "--output-dir", str(folder)]
     assert main(["bif", *given, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {
         name: (pack(tokens_of([Path(path).read_text()], encode_bytes, 0), 32), 3)
-        for name, path in (("data", text), ("prose", other))
+        for name, path in (("data", text), ("prose", prose))
     }
     expected = sltfast.bif(
         load_model(model), rows["data"][0], rows, lr=1e-5, localization=1000.0, n_beta=10.0, num_chains=2,
@@ -52,9 +45,9 @@ def test_pairs_are_those_of_the_python_call(
 
 
 def test_the_table_names_the_passages_and_the_next_command(
-    model: str, text: str, other: str, capsys: pytest.CaptureFixture[str]
+    model: str, text: str, prose: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--observable", f"prose={other}", "--queries", "prose", "--normalize"]
+    given = ["--observable", f"prose={prose}", "--queries", "prose", "--normalize"]
     assert main(["bif", model, text, *given, *RUN]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("−Corr[ℓ_i, ℓ_j], the largest (2 chains, 24 draws, 24 passages)")

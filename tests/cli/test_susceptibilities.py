@@ -15,13 +15,6 @@ RUN = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def prose(tmp_path: Path) -> str:
-    path = tmp_path / "prose.txt"
-    path.write_text("Prose says what it says; numbers are for others to count. " * 30)
-    return str(path)
-
-
 def test_components_are_those_of_the_python_call(
     model: str, text: str, prose: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

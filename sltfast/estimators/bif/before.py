@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from sltfast.devices import usable_device
 from sltfast.estimators.bif.sources import check_covariances
+from sltfast.observables import observable_id
 
 
 def settings_for_pairs(sampling: Mapping[str, Any], *, method: str, reduction: str, num_blocks: int) -> dict[str, Any]:
@@ -41,9 +43,15 @@ def device_for_products(device: str | torch.device | None) -> torch.device:
     Raises:
         ValueError: a device that does not exist here.
     """
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=where).sum().item()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"device {device!r} cannot be used here: give None, 'cpu' or 'cuda' ({error})") from error
-    return where
+    return usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def identifiers(observables: Any, caller: str) -> dict[str, str]:
+    """What each observable is called in the samples, by the caller's name of it.
+
+    Raises:
+        ValueError: no mapping, or an empty one.
+    """
+    if not isinstance(observables, Mapping) or not observables:
+        raise ValueError(f"{caller} needs observables, {{name: data set}} with at least one, got {observables!r}")
+    return {str(name): observable_id(str(name)) for name in observables}

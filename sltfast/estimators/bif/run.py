@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sltfast.estimators.bif.before import device_for_products, settings_for_pairs
+from sltfast.estimators.bif.before import device_for_products, identifiers, settings_for_pairs
 from sltfast.estimators.bif.compute import ChainReductionMethod, CorrelationMethod, RankBy, check_options, compute_bif
 from sltfast.estimators.saved import result_path, save
-from sltfast.observables import observable_id
 from sltfast.restriction import ParamMasks
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def bif(
     """
     from sltfast.sampling import sample
 
-    names = _identifiers(observables)
+    names = identifiers(observables, "bif")
     options: dict[str, Any] = {
         "correlation_method": correlation_method,
         "reduce_chain_dimension_method": reduce_chain_dimension_method,
@@ -139,13 +138,6 @@ def bif(
     if path is not None:
         save(result, path, "bif")
     return result
-
-
-def _identifiers(observables: Any) -> dict[str, str]:
-    """What each observable is called in the samples."""
-    if not isinstance(observables, Mapping) or not observables:
-        raise ValueError(f"bif needs observables, {{name: data set}} with at least one, got {observables!r}")
-    return {str(name): observable_id(str(name)) for name in observables}
 
 
 def _known(keyword: str, keys: Sequence[str] | None, names: Mapping[str, str]) -> list[str] | None:

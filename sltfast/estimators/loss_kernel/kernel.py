@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sltfast.estimators.bif.before import settings_for_pairs
+from sltfast.estimators.bif.before import identifiers, settings_for_pairs
 from sltfast.estimators.bif.compute import CorrelationMethod, RankBy, check_options, compute_bif
 from sltfast.estimators.bif.recorded import Keys
 
@@ -62,8 +62,7 @@ def loss_kernel(
     """
     from sltfast.sampling import sample
 
-    if not isinstance(observables, Mapping) or not observables:
-        raise ValueError(f"loss_kernel needs observables, {{name: data set}} with at least one, got {observables!r}")
+    identifiers(observables, "loss_kernel")
     _check(correlation_method, top_k, top_k_by, num_blocks)
     settings = settings_for_pairs(sampling, method=correlation_method, reduction="stack", num_blocks=num_blocks)
     samples = sample(
