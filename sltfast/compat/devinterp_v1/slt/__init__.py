@@ -1,0 +1,1 @@
+"""Sampling, estimators and callbacks, by the names of devinterp 1.3.2."""
