@@ -16,14 +16,17 @@ from sltfast.clone import structural_clone, unwrap
 from sltfast.data import as_source
 from sltfast.devices import usable_device
 from sltfast.errors import AllChainsDied
+from sltfast.estimators.saved import results_beside
 from sltfast.isolation import surroundings
 from sltfast.losses import ItemLoss, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
-from sltfast.results.identity import restriction_digest, run_identity
+from sltfast.results.identity import loss_source, restriction_digest, run_identity
 from sltfast.results.layout import ArraySpec, layout
+from sltfast.results.loss_values import loss_values
 from sltfast.results.record import attributes, start_values
+from sltfast.results.replacing import delete_results, tell
 from sltfast.results.store import MemoryStore, Store, ZarrStore
 from sltfast.results.tree import Existing, existing_run, open_run, tree_from_memory
 from sltfast.results.writer import Writer
@@ -34,7 +37,7 @@ from sltfast.sampler.feed import PinnedCopies
 from sltfast.sampler.lanes import Cell
 from sltfast.sampler.memory import copied_bytes, lane_record_bytes, record_bytes
 from sltfast.sampler.plan import Plan, Planner
-from sltfast.sampler.precision import check_precision, compute_dtype, computing
+from sltfast.sampler.precision import check_precision, compute_dtype, computed_in, computing
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.recording import Recording
@@ -86,6 +89,7 @@ def run_chains(
     restrictions = {name: Restriction.of(model, one.param_masks) for name, one in wanted.items()}
     weights = chosen_weights(model, request.record_weights, restrictions)
     loss = item_loss(model, request.loss_fn)
+    told = loss_source(loss) if any(paths.values()) else ""  # before it is called: its state may count calls
     where = pick_device(model, request.device)
     lanes = 1 if config.match_sampling_input_ids_across_chains else config.chains_per_cell
     streams = [
@@ -112,14 +116,16 @@ def run_chains(
         if weights is not None:
             specs += weight_specs(config, weights)
         places: list[_Place] = []
-        identity: dict[str, str] = {}
+        identity: dict[str, Any] = {}
         for name, restriction in restrictions.items():
             attrs, path = attributes(config, seen, recording, restriction, where), paths[name]
             if weights is not None:
                 attrs["sltfast"]["weights"] = weight_names(model, weights)
             existing = Existing("", {})
             if path is not None:  # reading every weight and row is worth it only where runs could be mixed up
-                identity = identity or run_identity(model, source, seen, loss)  # the same for all restrictions
+                if not identity:  # the same for all restrictions
+                    values = loss_values(shapes.first, where, computed_in(clone, config.precision, where))
+                    identity = {**run_identity(model, source, seen), "loss": told, "loss_values": values}
                 arrays = ", ".join(spec.name for spec in specs)
                 attrs["sltfast"]["identity"] = {
                     **identity,
@@ -129,7 +135,7 @@ def run_chains(
                 }
                 if weights is not None:
                     attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
-                existing = existing_run(path, attrs)
+                existing = existing_run(path, attrs, model, overwrite=request.overwrite)
             places.append(_Place(name, restriction, path, attrs, existing))
         left = [place for place in places if place.existing.state != "complete"]
         stores: dict[str, Store] = {}
@@ -157,6 +163,7 @@ def run_chains(
                 start = start_values(baseline, at_init, config, seen, observed, dataset_loss=request.dataset_init_loss)
                 if weights is not None:
                     start["element"] = weight_elements(model, weights)
+                _replace(left)
                 stores = {place.name: _store(place, specs, recording, start) for place in left}
                 problem = Problem(
                     config=config,
@@ -247,6 +254,17 @@ def _store(place: _Place, specs: Sequence[ArraySpec], recording: Recording, star
     for name, values in start.items():
         store.put_whole(name, values)
     return store
+
+
+def _replace(places: Sequence[_Place]) -> None:
+    """Say which runs are about to be deleted, and delete what was computed from them; they go as they are laid out."""
+    replaced = [place for place in places if place.existing.replaced]
+    if replaced:
+        results = dict.fromkeys(
+            one for place in replaced if place.path is not None for one in results_beside(place.path)
+        )
+        tell([place.existing.replaced for place in replaced], list(results))
+        delete_results(list(results))
 
 
 def _tree(place: _Place, stores: Mapping[str, Store]) -> xr.DataTree:

@@ -21,5 +21,12 @@ class AllChainsDied(RuntimeError):
         self.samples = samples
 
 
+class RunDeleted(UserWarning):
+    """``overwrite=True`` is about to delete a run: the message says which, how much of it there is, and its time.
+
+    Where warnings are errors nothing is deleted.
+    """
+
+
 class OutputMismatch(ValueError):
     """``output_path`` holds another run (other model, data or settings) or something that is no run."""

@@ -33,6 +33,7 @@ class Request:
     save_token_losses: bool = True
     record_weights: ParamMasks = None
     dataset_init_loss: bool = False
+    overwrite: bool = False
     progress: bool = True
     buffer_size: int | None = None
     engine: EngineName = "auto"
@@ -53,6 +54,8 @@ class Request:
             raise ValueError(f"num_blocks must be a whole number >= 1, got {self.num_blocks!r}")
         if self.step_capture not in ("auto", True, False):
             raise ValueError(f"step_capture must be 'auto', True or False, got {self.step_capture!r}")
+        if not isinstance(self.overwrite, bool):
+            raise ValueError(f"overwrite must be True or False, got {self.overwrite!r}")
         if self.compile and self.engine not in ("auto", "vmap"):
             raise ValueError(
                 f"compile=True compiles the vmap engine, got engine={self.engine!r} (give 'auto' or 'vmap')"

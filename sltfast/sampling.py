@@ -63,6 +63,7 @@ def sample(
     record_weights: ParamMasks = None,
     dataset_init_loss: bool = False,
     output_path: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
     buffer_size: int | None = None,
     engine: EngineName = "auto",
@@ -133,7 +134,9 @@ def sample(
             them, ``element`` (coordinate) their flat indices in the full model.
         dataset_init_loss: also record ``init_loss_dataset``, L(w*) over all rows.
         output_path: a zarr directory to write to. The same call with the same path resumes an interrupted run and
-            returns a complete one.
+            returns a complete one; another run there is refused, with what differs.
+        overwrite: begin anew, whatever run stands at ``output_path``: it and what was computed from it are deleted,
+            after a warning (``RunDeleted``) that says what goes. What is no run of this package is never deleted.
         progress: show a progress bar.
         buffer_size: for data that can only be iterated: sample from its first ``buffer_size`` items.
         engine: "stacked" folds the chains into the batch, "vmap" maps the loss over them, "sequential" runs one after
@@ -170,7 +173,8 @@ def sample(
 
     Raises:
         ValueError, TypeError: an argument, data set, mask or weight that cannot be sampled, before the first step.
-        OutputMismatch: ``output_path`` holds another run.
+        OutputMismatch: ``output_path`` holds another run (weights, architecture, data, loss, observables or settings
+            differ; the message lists in what), or what is no run.
         AllChainsDied: no chain is left; ``error.samples`` holds what was recorded.
 
     Source: Lau et al. 2308.12108; Hitchcock & Hoogland 2507.21449.
@@ -210,6 +214,7 @@ def sample(
         "save_token_losses": save_token_losses,
         "record_weights": record_weights,
         "dataset_init_loss": dataset_init_loss,
+        "overwrite": overwrite,
         "progress": progress,
         "buffer_size": buffer_size,
         "engine": engine,

@@ -153,6 +153,7 @@ def keywords(
         settings["n_beta"] = default_nbeta(settings["batch_size"], settings["gradient_accumulation_steps"])
     names = [setting.name for setting in (*sampling, *estimate)] + [
         "output_path",
+        "overwrite",
         "save_metrics",
         "save_token_losses",
     ]
@@ -228,6 +229,7 @@ def output(path: str, figure: str) -> tuple[Setting, ...]:
     """The settings of what a command leaves behind, with the words for its store and its figure."""
     return (
         Setting("output_path", str, path),
+        Setting("overwrite", bool, "delete a run that stands where this one goes, and begin anew", False),
         Setting("save_metrics", bool, "record nine norms and dot products of each step", False),
         Setting("save_token_losses", bool, "record the loss of each token of each step", False),
         Setting("figure", str, figure),

@@ -22,6 +22,7 @@ OBSERVED = (
 )
 OUTPUT = (
     Setting("output_dir", str, "folder for the runs and the result; makes them resumable and is what a report reads"),
+    Setting("overwrite", bool, "delete runs that stand where these go, and begin anew", False),
     Setting("json", bool, "print JSON instead of a table", False),
     Setting("quiet", bool, "no progress bars", False),
 )

@@ -37,6 +37,25 @@ def is_result(path: Path) -> bool:
     return any(f".{kind}." in path.name or path.name.endswith(f".{kind}") for kind in get_args(Kind))
 
 
+def results_beside(run: Path) -> list[Path]:
+    """Results that stand beside a run and were computed from it: of ``runs/llm_a.zarr`` those of ``runs/llm.zarr`` too.
+
+    What only has the name of a result, and does not say that it is one, is none.
+    """
+    found = []
+    for path in sorted(run.parent.iterdir()) if run.parent.is_dir() else ():
+        for kind in get_args(Kind):
+            stem, dot, rest = path.name.partition(f".{kind}")
+            named = (
+                bool(dot)
+                and rest in ("", run.suffix or ".zarr")
+                and (run.stem == stem or run.stem.startswith(f"{stem}_"))
+            )
+            if named and _attrs(path).get(KIND) == kind:
+                found.append(path)
+    return found
+
+
 def source_of(runs: Mapping[str, xr.DataTree], settings: Mapping[str, Any]) -> str:
     """A digest of the runs and settings that a result is computed from."""
     attrs = {name: {key: tree.attrs[key] for key in ("metadata", "sltfast")} for name, tree in runs.items()}

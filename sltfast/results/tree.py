@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sltfast.errors import OutputMismatch
+from sltfast.results.differences import differences, refusal
 from sltfast.results.journal import read_journal
 from sltfast.results.layout import ArraySpec
+from sltfast.results.replacing import described
 from sltfast.results.store import SPECS, MemoryStore, sidecar
 
 if TYPE_CHECKING:
     import xarray as xr
+    from torch import nn
 
 
 def tree_from_memory(store: MemoryStore, attrs: Mapping[str, Any], *, completed: bool) -> xr.DataTree:
@@ -89,17 +92,28 @@ def _read_specs(side: Path) -> list[ArraySpec]:
 
 
 class Existing(NamedTuple):
-    """What stands at ``output_path``: "" (nothing), "complete" or "interrupted", and the plan that it was run by."""
+    """What stands at ``output_path``: "" (nothing that counts), "complete" or "interrupted", and the plan that it was
+    run by; ``replaced`` describes a run that is to be deleted, "" where there is none.
+    """
 
     state: str
     plan: dict[str, Any]
+    replaced: str = ""
 
 
-def existing_run(path: Path, attrs: Mapping[str, Any]) -> Existing:
+def existing_run(
+    path: Path, attrs: Mapping[str, Any], model: nn.Module | None = None, *, overwrite: bool = False
+) -> Existing:
     """What stands at ``output_path``, if it is the same run as ``attrs`` describes.
 
+    Args:
+        path: where the run goes.
+        attrs: root attributes of the run that is asked for.
+        model: of that run, to name the tensors in which another one differs.
+        overwrite: a run that stands there is to be replaced, whichever it is.
+
     Raises:
-        OutputMismatch: another run, or something that is no run.
+        OutputMismatch: another run, or something that is no run (which ``overwrite`` does not replace either).
     """
     side = sidecar(path)
     foreign = (
@@ -109,6 +123,21 @@ def existing_run(path: Path, attrs: Mapping[str, Any]) -> Existing:
         raise OutputMismatch(f"{side}, where the run would keep its journal, holds something else: give another path")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return Existing("", {})
+    stored = _run_attrs(path)
+    if overwrite:
+        return Existing("", {}, described(path, stored))
+    found = differences(stored, attrs, model)
+    if found:
+        raise OutputMismatch(refusal(path, found, stored))
+    state = "interrupted" if (side / SPECS).exists() else ""
+    if stored.get("completed") == 1:
+        state = "complete"
+    plan: Any = stored["sltfast"]
+    return Existing(state, dict(plan["plan"]) if state else {})
+
+
+def _run_attrs(path: Path) -> dict[str, Any]:
+    """Root attributes of a run of ours; whatever else stands at the path is refused."""
     import zarr
 
     try:
@@ -118,31 +147,9 @@ def existing_run(path: Path, attrs: Mapping[str, Any]) -> Existing:
             f"output_path {path} exists and is no sampling run ({type(error).__name__}): give another path, or "
             "remove it"
         ) from error
-    if "sltfast" not in stored:
+    own, sampler = stored.get("sltfast"), stored.get("metadata")
+    if not isinstance(own, dict) or not isinstance(sampler, dict) or "sampler" not in sampler.get("config", {}):
         raise OutputMismatch(
             f"output_path {path} holds data that sltfast did not write: give another path, or remove it"
         )
-    differences = _differences(stored, attrs)
-    if differences:
-        raise OutputMismatch(
-            f"output_path {path} holds another run; it differs in {'; '.join(differences)}. Give another path, or "
-            "remove it"
-        )
-    state = "interrupted" if (side / SPECS).exists() else ""
-    if stored.get("completed") == 1:
-        state = "complete"
-    plan: Any = stored["sltfast"]
-    return Existing(state, dict(plan["plan"]) if state else {})
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Sequence[str]:
-    pairs = [
-        (stored["metadata"]["config"]["sampler"], wanted["metadata"]["config"]["sampler"]),
-        (stored["sltfast"]["identity"], wanted["sltfast"]["identity"]),
-    ]
-    found = []
-    for old, new in pairs:
-        for key in sorted({*old, *new}):
-            if old.get(key) != new.get(key):
-                found.append(f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)")
-    return found
+    return stored

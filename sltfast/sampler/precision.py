@@ -44,6 +44,18 @@ def compute_dtype(precision: str | None) -> torch.dtype | None:
     return None if precision is None else torch.float32
 
 
+def computed_in(model: nn.Module, precision: str | None, device: torch.device) -> torch.dtype:
+    """The dtype whose rounding a forward's results have, inside ``computing``: that of autocast, of TF32's operands
+    (float16 keeps as many bits), or the coarsest of the weights.
+    """
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    if precision == "tf32":
+        return torch.float16
+    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max(kinds, key=lambda kind: float(torch.finfo(kind).eps))
+
+
 @contextmanager
 def computing(precision: str | None, device: torch.device) -> Iterator[None]:
     """Run forwards and backwards in a precision; None keeps the caller's autocast. No autocast cache in any case: it
