@@ -24,12 +24,22 @@ class BatchStream:
         seed: of the data order.
         shuffle: False for the rows as they stand, epoch after epoch.
         lane: streams with other lanes have other orders (chains that do not share their batches).
+        order: a permutation of the rows to go through in every epoch, in place of them as they stand or shuffled.
 
     Raises:
         ValueError: the data set has fewer rows than a batch.
     """
 
-    def __init__(self, source: Source, batch_size: int, seed: int, *, shuffle: bool = True, lane: int = 0) -> None:
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        lane: int = 0,
+        order: np.ndarray | None = None,
+    ) -> None:
         if len(source) < batch_size:
             raise ValueError(
                 f"the data set has {len(source)} rows, fewer than one batch (batch_size {batch_size}): give a "
@@ -39,12 +49,12 @@ class BatchStream:
             source,
             batch_size,
             seed,
-            shuffle,
+            shuffle and order is None,
             lane,
         )
         self.batches_per_epoch = len(source) // batch_size
         self._epoch = -1
-        self._order: np.ndarray = np.arange(len(source))
+        self._order: np.ndarray = np.arange(len(source)) if order is None else order
 
     def rows(self, k: int) -> np.ndarray:
         """Row indices of batch k, int64 [batch_size]."""

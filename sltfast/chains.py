@@ -13,6 +13,7 @@ from torch import nn
 
 from sltfast.batches import BatchStream
 from sltfast.clone import structural_clone, unwrap
+from sltfast.contract import Contract
 from sltfast.data import as_source
 from sltfast.devices import usable_device
 from sltfast.errors import AllChainsDied
@@ -65,6 +66,7 @@ def run_chains(
     wanted: Mapping[str, Wanted],
     config: SamplerConfig,
     request: Request,
+    contract: Contract | None = None,
 ) -> dict[str, xr.DataTree]:
     """Sample every restriction over the same batches; see ``sltfast.sample``.
 
@@ -75,6 +77,7 @@ def run_chains(
         wanted: restrictions by name.
         config: settings of the sampler, those of every restriction.
         request: everything else.
+        contract: what a face of another package fixes.
 
     Returns:
         By name, the tree that ``sltfast.sample`` returns.
@@ -92,13 +95,15 @@ def run_chains(
     told = loss_source(loss) if any(paths.values()) else ""  # before it is called: its state may count calls
     where = pick_device(model, request.device)
     lanes = 1 if config.match_sampling_input_ids_across_chains else config.chains_per_cell
+    orders = [None] * lanes if contract is None else contract.orders
     streams = [
-        BatchStream(source, config.batch_size, config.init_seed, shuffle=config.shuffle, lane=lane)
+        BatchStream(source, config.batch_size, config.init_seed, shuffle=config.shuffle, lane=lane, order=orders[lane])
         for lane in range(lanes)
     ]
     if request.loss_fn is None:
         check_tokens(model, source.sample())
-    _warn(config)
+    if contract is None or contract.warns:
+        _warn(config)
     with surroundings(config.init_seed, where), computing(config.precision, where):
         seen = _observables(observables, model, config, request, where)
         recording = Recording.of(request, config, seen)
@@ -119,6 +124,8 @@ def run_chains(
         identity: dict[str, Any] = {}
         for name, restriction in restrictions.items():
             attrs, path = attributes(config, seen, recording, restriction, where), paths[name]
+            if contract is not None:
+                attrs["metadata"] = contract.metadata
             if weights is not None:
                 attrs["sltfast"]["weights"] = weight_names(model, weights)
             existing = Existing("", {})
@@ -135,6 +142,8 @@ def run_chains(
                 }
                 if weights is not None:
                     attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
+                if contract is not None:
+                    attrs["sltfast"]["identity"]["order"] = contract.digest
                 existing = existing_run(path, attrs, model, overwrite=request.overwrite)
             places.append(_Place(name, restriction, path, attrs, existing))
         left = [place for place in places if place.existing.state != "complete"]
