@@ -41,6 +41,72 @@ DEFECTS: dict[str, Defect] = {
         why="the chain starts at the minimum, so the estimate is too low until it forgets where it started",
         native="sltfast.llc, which averages over the draws after the burn-in and gives a standard error",
     ),
+    "dead chains in the LLC": Defect(
+        theirs="compute_llc skips the NaN steps of a chain that diverged, so it gives a finite number without a word",
+        ours="the steps that a dead chain took are averaged as if it had lived",
+        why="they are those of a chain on its way to infinity",
+        native="sltfast.llc, which leaves dead chains out and says which",
+    ),
+    "train mode": Defect(
+        theirs="models are sampled in train mode: dropout draws from the noise's generator, batch norm mixes the batch",
+        ours="this model's losses differ in train mode, so it runs in the exact loop, one chain after another",
+        why="that samples a randomised loss, not the model's own, and is slow",
+        native="sltfast.sample, whose mode is 'eval'; here model.config's dropouts set to 0 give the fast engine",
+    ),
+    "masks between 0 and 1": Defect(
+        theirs="a mask's values scale drift and noise alike",
+        ours="masks with values other than 0 and 1 run in the exact loop, one chain after another",
+        why="the scaled chain samples at another temperature (noise and drift scale differently)",
+        native="sltfast.sample with masks that are bool",
+    ),
+    "half-precision weights": Defect(
+        theirs="weights in bfloat16 or float16 are moved in that precision, which rounds most of the drift away",
+        ours="such weights are moved in float32, and the model computes in its own precision",
+        why="devinterp's chain is nearly a random walk there, with estimates several times too large",
+        native="sltfast.sample, which does the same, or exact=True for devinterp's own rounding",
+    ),
+    "gradient norm under masks": Defect(
+        theirs="metrics_unscaled_grad under a mask counts the gradient of coordinates that the mask holds still",
+        ours="it is the norm over the coordinates that move, like the other eight",
+        why="a norm of what is not moved says nothing of the step",
+        native="sltfast.sample with save_metrics=True, which records the same",
+    ),
+    "stale cache": Defect(
+        theirs="what is at output_path is returned if its settings agree, whatever model, data and masks it was of",
+        ours="runs of sltfast are refused if anything differs; this one is devinterp's: only settings were compared",
+        why="nothing in the file says which model and data it was sampled from",
+        native="sltfast.sample with an output_path of its own",
+    ),
+    "tied unembedding": Defect(
+        theirs="create_param_masks(model, 'unembed') is {} where the unembedding is tied or its name has changed",
+        ours="'unembed' of a tied model is the tensor that it shares with the embedding",
+        why="an empty restriction ends in an error about an empty parameter list, and this one moves both ends",
+        native="sltfast.create_param_masks, which finds the unembedding in the model",
+    ),
+    "empty masks": Defect(
+        theirs="names that the table of architectures does not know select nothing, without a word",
+        ours="parts are found in the model, and masks that select nothing are refused before the first step",
+        why="the restriction that was meant is not the one that is sampled",
+        native="sltfast.create_param_masks, whose names are those of the model at hand",
+    ),
+    "dead chains in BIF and susceptibilities": Defect(
+        theirs="one chain that diverged makes every covariance and every susceptibility NaN",
+        ours="chains that died are left out, with a warning",
+        why="the chains that lived are samples all the same",
+        native="sltfast.compute_bif and sltfast.compute_susceptibilities, which do so and say it",
+    ),
+    "losses that do not vary": Defect(
+        theirs="a correlation with a loss that is the same at every draw is 0/0, NaN",
+        ours="it is 0",
+        why="a covariance of 0 says that there is no influence",
+        native="sltfast.compute_bif with normalize=True, which does the same",
+    ),
+    "full left out": Defect(
+        theirs="compute_susceptibilities leaves the run of the full model out of its result (2.0.1; later ones do not)",
+        ours="it is left out as well",
+        why="the response of the whole model is what those of its parts are held against",
+        native="sltfast.compute_susceptibilities, whose result has a column 'full'",
+    ),
 }
 
 _SAID: set[str] = set()
