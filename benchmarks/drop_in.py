@@ -19,6 +19,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def measured(case: DropIn, pairs: int) -> dict[str, list[float]]:
         for package in (OURS, THEIRS) if pair % 2 == 0 else (THEIRS, OURS):
             taken = 0.0
             for names, weight in case.parts(package):
-                taken += weight * milliseconds(lambda names=names: run(case.script, names, package))[0]  # type: ignore[misc]
+                taken += weight * milliseconds(partial(run, case.script, names, package))[0]
             if pair:
                 times[package].append(taken / case.units(package))
     return times
@@ -90,15 +91,12 @@ def rows(case: DropIn, times: Mapping[str, Sequence[float]], agreement: str, pai
     for package, taken in times.items():
         low, middle, high = (f"{value:.5g}" for value in np.percentile(taken, (20, 50, 80)))
         ratio = float(np.median(np.array(taken) / np.array(times[OURS])))
-        table.append(
-            {
-                **{"regime": case.regime, "case": case.name, "package": package, "per": case.per},
-                **{"ms_p20": low, "ms_p50": middle, "ms_p80": high, "ratio_to_ours": f"{ratio:.4g}"},
-                **{"target": case.target, "agreement": agreement if package == OURS else ""},
-                **{"note": case.note if package == THEIRS else "", "pairs": str(pairs)},
-                **{"threads": str(torch.get_num_threads()), **where},
-            }
+        theirs = package == THEIRS
+        values = (
+            *(case.regime, case.name, package, case.per, low, middle, high, f"{ratio:.4g}", case.target),
+            *("" if theirs else agreement, case.note if theirs else "", str(pairs), str(torch.get_num_threads())),
         )
+        table.append({**dict(zip(COLUMNS, values, strict=False)), **where})
     return table
 
 

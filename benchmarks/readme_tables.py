@@ -1,7 +1,8 @@
-"""Writes the measured numbers of README and docs/benchmarks.md from results/*.csv; `--check` only compares.
+"""Writes the measured numbers of README and docs/*.md from results/*.csv; `--check` only compares.
 
 Each stands between `<!-- from NAME.csv -->` and `<!-- end -->`, so that none of them is typed by hand. A
-file of many tables names the one that is meant: `<!-- from regimes.csv: memory -->`.
+file of many tables names the one that is meant: `<!-- from regimes.csv: memory -->`. The table of devinterp's defects
+comes from the code: `<!-- from sltfast.compat.defects -->`.
 """
 
 import argparse
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PAGES = [Path(__file__).parents[1] / page for page in ("README.md", "docs/benchmarks.md")]
+PAGES = [Path(__file__).parents[1] / page for page in ("README.md", "docs/benchmarks.md", "docs/drop_in.md")]
+DEFECTS_MARK = "<!-- from sltfast.compat.defects -->"
 Rows = list[dict[str, str]]
 
 
@@ -189,6 +191,29 @@ def import_time(rows: Rows) -> str:
     return f"{float(named['ratio_of_minima']):.2f} × `import torch`"
 
 
+def drop_in(rows: Rows) -> str:
+    """The same script with both packages: milliseconds and their ratio, as last measured."""
+    last: dict[str, dict[str, dict[str, str]]] = {}
+    for row in sorted(rows, key=lambda row: row["date"]):
+        last.setdefault(row["regime"], {})[row["package"]] = row
+    body = []
+    for _, packages in sorted(last.items()):
+        ours, theirs = packages["sltfast"], packages["devinterp"]
+        times = [significant(row["ms_p50"]) for row in (ours, theirs)]
+        case = ours["case"] + (f" ({theirs['note']})" if theirs["note"] else "")
+        body.append([case, ours["per"], *times, f"{float(theirs['ratio_to_ours']):.1f}", ours["target"]])
+    return markdown(["script (devinterp's side)", "ms a", "sltfast", "devinterp", "× faster", "target"], body)
+
+
+def defects() -> str:
+    """Where devinterp is wrong: theirs, ours, why, and the native call."""
+    from sltfast.compat.defects import DEFECTS
+
+    rows = [[key, row.theirs, row.ours, row.why, row.native] for key, row in DEFECTS.items()]
+    head = ["", "devinterp", "its face here", "why it matters", "natively"]
+    return markdown(head, [[cell.replace("|", "\\|") for cell in row] for row in rows]).replace("---:", "---")
+
+
 TABLES: dict[str, Callable[[Rows], str]] = {
     "langevin_step": langevin_step,
     "token_loss": token_loss,
@@ -198,6 +223,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "regimes": regimes,
     "regimes: memory": memory,
     "regimes: counts": counts,
+    "drop_in": drop_in,
 }
 
 
@@ -210,6 +236,9 @@ def filled(text: str) -> str:
         edge = "\n\n" if "\n" in numbers else ""  # a blank line ends the comment, as Markdown sees it
         return found[1] + edge + numbers + edge + "<!-- end -->"
 
+    if DEFECTS_MARK in text:
+        start = text.index(DEFECTS_MARK) + len(DEFECTS_MARK)
+        text = f"{text[:start]}\n\n{defects()}\n\n{text[text.index('<!-- end -->', start) :]}"
     return re.sub(r"(<!-- from (\w+)\.csv(: \w+)? -->).*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 

@@ -106,9 +106,9 @@ def test_commands_run(command: str, folder_with_a_model: Path) -> None:
 
 
 def test_measured_numbers_are_the_ones_on_file() -> None:
-    text = README + (ROOT / "docs" / "benchmarks.md").read_text()
+    text = README + "".join((ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "drop_in.md"))
     assert set(re.findall(r"<!-- from ([\w: ]+)\.csv(?:: \w+)? -->", text)) == {
-        *("langevin_step", "regimes", "token_loss", "per_sample", "comoment", "import_time")
+        *("langevin_step", "regimes", "token_loss", "per_sample", "comoment", "import_time", "drop_in")
     }
     fresh_python(ROOT / "benchmarks" / "readme_tables.py", "--check")
 
