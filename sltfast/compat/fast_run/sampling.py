@@ -100,14 +100,12 @@ def _fast(job: Job, wanted: Mapping[str, tuple[ParamMasks | None, Path | None]])
 
 
 def _exact(keywords: Mapping[str, Any], masks: ParamMasks | None, path: Path | None) -> xr.DataTree:
-    if path is not None and path.exists():
-        raise AnotherRun(
-            f"Output path '{path}' holds a run of the fast engine, which is not bit for bit devinterp's: give the "
-            "exact mode a path of its own"
-        )
     run = import_module("sltfast.compat.exact_run").run
     given = {name: value for name, value in keywords.items() if name != "exact"}
-    tree: xr.DataTree = run(**{**given, "param_masks": masks, "output_path": path})
+    try:
+        tree: xr.DataTree = run(**{**given, "param_masks": masks, "output_path": path})
+    except OutputMismatch as error:
+        raise AnotherRun(f"{error}. Delete and retry, or give another output_path") from error
     return tree
 
 

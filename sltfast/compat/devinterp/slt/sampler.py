@@ -1,0 +1,188 @@
+"""One chain of an optimiser's steps with callbacks, and the seeds it runs under."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sltfast.compat.devinterp.slt.config import EpochMode
+from sltfast.compat.devinterp.slt.weight_restrictions import ParamMasks
+from sltfast.compat.exact_run.walk import ChainHealthError, Hooks, Schedule, replayed, walk
+from sltfast.compat.fast_run.masks import UnknownParameter
+
+__all__ = [
+    "ChainHealthError",
+    "MicroCallback",
+    "ParamMasks",
+    "StepCallback",
+    "calculate_num_steps",
+    "is_transformer_lens_model",
+    "sample_single_chain",
+    "set_seed",
+]
+
+
+class StepCallback(Protocol):
+    """Called after every step."""
+
+    def __call__(self, chain: int, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """The chain's number, the step's from 0, and what made it."""
+
+
+class MicroCallback(Protocol):
+    """Called after every batch, before its gradient."""
+
+    def __call__(self, loss: Tensor, input_ids: Tensor, chain: int, step: int, micro_step: int) -> None:
+        """Losses of the batch, its token ids, and which batch of which step and chain it is."""
+
+
+def calculate_num_steps(*, num_draws: int, num_steps_bw_draws: int, num_burnin_steps: int) -> int:
+    """Steps of one chain: burn-in + draws × steps between them."""
+    return num_burnin_steps + num_draws * num_steps_bw_draws
+
+
+def set_seed(seed: int, device: str | None = None) -> None:
+    """Seed python's, numpy's and torch's global generators, those of every GPU too where ``device`` is one."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    if str(device or "").startswith("cuda"):
+        torch.cuda.manual_seed_all(seed)
+
+
+def is_transformer_lens_model(model: nn.Module) -> bool:
+    """Whether the model has TransformerLens's ``cfg.n_heads``."""
+    return hasattr(getattr(model, "cfg", None), "n_heads")
+
+
+def sample_single_chain(
+    ref_model: nn.Module,
+    dataset: torch.utils.data.Dataset[Any],
+    evaluate: Callable[[nn.Module, Any], tuple[Tensor, dict[str, Any]]],
+    param_masks: ParamMasks,
+    num_draws: int = 100,
+    num_burnin_steps: int = 0,
+    num_steps_bw_draws: int = 1,
+    gradient_accumulation_steps: int = 1,
+    sampling_method: Callable[..., Any] | None = None,
+    sampling_method_kwargs: dict[str, Any] | None = None,
+    chain: int = 0,
+    seed: int | None = None,
+    dataloader_seed: int | None = None,
+    device: str = "cpu",
+    callbacks: list[Callable[..., None]] | None = None,
+    step_callback: StepCallback | None = None,
+    micro_callback: MicroCallback | None = None,
+    batch_size: int = 32,
+    init_noise: float | None = None,
+    shuffle: bool = True,
+    epoch_mode: EpochMode = "cycle",
+    exact: bool | None = None,
+) -> None:
+    """Walk one chain from a model's weights; the callbacks see everything that it meets.
+
+    At each step the mean loss of ``gradient_accumulation_steps`` batches is differentiated and the optimiser moves the
+    weights; draw d follows step burn-in + d × between, with the loss from before that step. The model is in train
+    mode. A non-finite loss ends the chain with a warning.
+
+    Args:
+        ref_model: copied, and left as it is.
+        dataset: items are mappings with ``input_ids``, read by a ``DataLoader`` that drops the last, partial batch.
+        evaluate: ``evaluate(model, batch) -> (losses, {})``; a batch is a mapping.
+        param_masks: the parameters that move, in the order of their noise, each with a mask or None.
+        num_draws: draws.
+        num_burnin_steps: steps before the first.
+        num_steps_bw_draws: steps between.
+        gradient_accumulation_steps: batches a step.
+        sampling_method: optimiser class, called with one group ``{"params", "mask"}`` a parameter; None: the
+            deprecated ``SGLD``.
+        sampling_method_kwargs: its settings.
+        chain: number that callbacks are told.
+        seed: of the global generators; their states come back afterwards. None: they run on from where they are.
+        dataloader_seed: of the row order; None: that of an unseeded generator.
+        device: where to sample.
+        callbacks: at draws, with ``loss``, ``draw``, ``chain``, ``model`` and ``optimizer``.
+        step_callback: after every step.
+        micro_callback: after every batch.
+        batch_size: rows of a batch.
+        init_noise: deviation of noise added to what moves, after the optimiser took its centre.
+        shuffle: one permutation of the rows.
+        epoch_mode: "cycle" replays the first epoch, "once" refuses to go beyond it.
+        exact: as in other calls; this loop is devinterp's bit for bit in either mode.
+
+    Raises:
+        UnknownParameter: (a KeyError) a mask of a parameter that the model does not have.
+        ValueError: too few rows.
+    """
+    generator = torch.Generator(device="cpu")
+    if dataloader_seed is not None:
+        generator.manual_seed(dataloader_seed)
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=batch_size, shuffle=shuffle, generator=generator, drop_last=True
+    )
+    schedule = Schedule(num_draws, num_burnin_steps, num_steps_bw_draws, gradient_accumulation_steps)
+    hooks = Hooks(micro_callback, step_callback, callbacks or [])
+    method = sampling_method or import_module("sltfast.compat.devinterp.optim").SGLD
+    with nullcontext() if seed is None else global_seed(device):
+        model = chain_copy(ref_model, param_masks, device)
+        if seed is not None:
+            set_seed(seed, device=device)
+        named = dict(model.named_parameters(remove_duplicate=False))
+        masks = {name: None if mask is None else mask.to(device) for name, mask in param_masks.items()}
+        groups = [{"params": named[name], "mask": mask} for name, mask in masks.items()]
+        optimizer = method(groups, **(sampling_method_kwargs or {}))
+        if init_noise:
+            for name, mask in masks.items():
+                weight = named[name].data
+                weight.add_(torch.randn_like(weight) * init_noise * (1.0 if mask is None else mask))
+        feed = replayed(loader, epoch_mode, schedule.steps * gradient_accumulation_steps)
+        walk(model.train(), feed, evaluate, optimizer, schedule, hooks, chain=chain, device=device)
+
+
+def chain_copy(ref_model: nn.Module, param_masks: ParamMasks, device: Any) -> nn.Module:
+    """A deep copy on ``device`` in which only the named parameters get gradients.
+
+    Raises:
+        UnknownParameter: a name that the model does not have.
+    """
+    model = placed(deepcopy(ref_model), device)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for name in param_masks:
+        if name not in named:
+            raise UnknownParameter(
+                f"param_masks names {name!r}, and the model has no such parameter: see model.named_parameters()"
+            )
+    moving = {id(named[name]) for name in param_masks}
+    for parameter in named.values():
+        if id(parameter) not in moving:
+            parameter.requires_grad_(False)
+    return model
+
+
+def placed(model: nn.Module, device: Any) -> nn.Module:
+    """The model moved to a device; TransformerLens's does not print that."""
+    told: dict[str, Any] = {"print_details": False} if is_transformer_lens_model(model) else {}
+    moved: nn.Module = model.to(device, **told)
+    return moved
+
+
+@contextmanager
+def global_seed(device: Any) -> Iterator[None]:
+    """Let the global generators be seeded within the block; their states come back afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    gpus = list(range(torch.cuda.device_count())) if str(device).startswith("cuda") else []
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

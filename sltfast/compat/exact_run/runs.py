@@ -1,0 +1,148 @@
+"""A run as devinterp 2.0.1 makes it: losses at w*, then chain after chain, recorded in the package's stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sltfast.compat.devinterp.slt.lm_loss import make_evaluate_fn
+from sltfast.compat.devinterp.slt.observables import Observable
+from sltfast.compat.devinterp.slt.sampler import chain_copy, global_seed, placed, set_seed
+from sltfast.compat.exact_run.at_start import init_losses
+from sltfast.compat.exact_run.feeding import TokenItems, loader_of
+from sltfast.compat.exact_run.langevin import ExactLangevin, Settings
+from sltfast.compat.exact_run.recorder import Recorder, arrays
+from sltfast.compat.exact_run.signature import identity
+from sltfast.compat.exact_run.walk import Hooks, Schedule, replayed, walk
+from sltfast.compat.fast_run.job import Job
+from sltfast.compat.fast_run.masks import ParamMasks, moving, selected
+from sltfast.compat.fast_run.records import as_devinterp
+from sltfast.compat.fast_run.settings import engine_config
+from sltfast.results.identity import provenance
+from sltfast.results.store import MemoryStore, Store, ZarrStore
+from sltfast.results.tree import existing_run, open_run, tree_from_memory
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def run(**keywords: Any) -> xr.DataTree:
+    """Sample as devinterp 2.0.1 does, bit for bit on the CPU in float32 and float64.
+
+    Every array, its dimensions, precision and the attribute ``metadata`` are devinterp's. The model is copied and left
+    as it is (devinterp's own moves it to the device and back, and lets batch norm count its batches); the global
+    generators are seeded as devinterp seeds them and get their states back. With ``output_path`` the same call returns
+    a complete run, and goes on from an interrupted one at its first unfinished chain, to the same bits.
+
+    Args:
+        **keywords: every argument of ``sltfast.compat.devinterp.slt.sampling.sample`` but ``exact``.
+
+    Returns:
+        ``sample``'s tree.
+
+    Raises:
+        ValueError, TypeError: an argument that cannot be sampled.
+        OutputMismatch: ``output_path`` holds another run, one of the fast engine's among them.
+    """
+    job, path = Job.of(keywords), keywords["output_path"]
+    masks: dict[str, Any] = keywords["param_masks"] or dict.fromkeys(name for name, _ in job.model.named_parameters())
+    moving(job.model, masks)
+    engine_config(job.config)
+    path = None if path is None else Path(path).expanduser().resolve()
+    device = job.device
+    rows = TokenItems(job.source)
+    with torch.inference_mode(False), torch.enable_grad(), global_seed(device):
+        observables = [
+            Observable(
+                dataset=TokenItems(source),
+                task_name=name,
+                batches_per_draw=count,
+                batch_size=job.config.batch_size,
+                context_length=rows.tokens - 1,
+                device=device,
+                seed=job.obs_seed,
+                loss_fn=job.loss_fn,
+            )
+            for name, (source, count) in job.observables.items()
+        ]
+        numel = selected(job.model, masks)
+        specs = arrays(job.config, rows.tokens, {one.obs_id: one.n_samples for one in observables})
+        own: dict[str, Any] = {"provenance": provenance(device), "record": "traces", "plan": {"loop": "exact"}}
+        attrs: dict[str, Any] = {"metadata": job.metadata, "sltfast": own}
+        if job.config.save_metrics:
+            attrs["metrics_numel"] = numel
+        state = ""
+        if path is not None:
+            own["identity"] = {**identity(job, masks), "arrays": ", ".join(spec.name for spec in specs)}
+            state = existing_run(path, attrs, job.model).state
+        store: Store = MemoryStore(specs if path is None else [])
+        if path is not None and state != "complete":
+            store = ZarrStore(path, specs, attrs, lambda _, row: row, resume=state == "interrupted")
+        if state != "complete":
+            _chains(job, masks, rows, observables, store)
+    if isinstance(store, MemoryStore) and path is None:
+        return as_devinterp(tree_from_memory(store, attrs, completed=True), job, numel)
+    assert path is not None
+    return as_devinterp(open_run(path), job, numel)
+
+
+def _chains(job: Job, masks: ParamMasks, rows: TokenItems, observables: list[Observable], store: Store) -> None:
+    """Record the losses at w*, then every chain that is not recorded yet."""
+    completed = False
+    try:
+        reference = placed(deepcopy(job.model), job.device)
+        was_training = reference.training
+        for chain, losses in enumerate(init_losses(reference.train(), job, rows)):
+            store.put_whole("init_loss", losses, slice(chain, chain + 1))
+        reference.train(was_training)
+        for one in observables:
+            store.put_whole(f"input_ids_{one.obs_id}", one.input_ids.cpu().numpy())
+        for chain in range(job.config.num_chains):
+            if not store.is_done(range(chain, chain + 1)):
+                _chain(job, masks, rows, Recorder(store, job.config, observables, chain), reference)
+        completed = True
+    finally:
+        store.close(completed)
+
+
+def _chain(job: Job, masks: ParamMasks, rows: TokenItems, recorder: Recorder, reference: nn.Module) -> None:
+    config, chain, device = job.config, recorder.chain, job.device
+    model = chain_copy(reference, dict(masks), device)
+    set_seed(config.init_seed + chain, device=str(device))
+    named = dict(model.named_parameters(remove_duplicate=False))
+    placed_masks = [None if mask is None else mask.to(device) for mask in masks.values()]
+    optimizer = ExactLangevin([named[name] for name in masks], placed_masks, settings_of(config))
+    if config.init_noise:
+        for name, mask in zip(masks, placed_masks, strict=True):
+            weight = named[name].data
+            weight.add_(torch.randn_like(weight) * config.init_noise * (1.0 if mask is None else mask))
+    schedule = Schedule(
+        config.num_draws, config.num_burnin_steps, config.num_steps_bw_draws, config.gradient_accumulation_steps
+    )
+    hooks = Hooks(recorder.micro, recorder.step if config.save_metrics else None, [recorder.draw])
+    batches = replayed(loader_of(rows, config, chain), config.epoch_mode, schedule.steps * schedule.accumulated)
+    evaluate = make_evaluate_fn(job.loss_fn)
+    died = walk(model.train(), batches, evaluate, optimizer, schedule, hooks, chain=chain, device=device)
+    recorder.finish(died)
+
+
+def settings_of(config: Any) -> Settings:
+    """A step's settings, of a run's."""
+    given: Mapping[str, Any] = config.sampling_method_kwargs
+    rmsprop = {name: given[name] for name in ("alpha", "eps") if name in given}
+    return Settings(
+        lr=config.lr,
+        n_beta=config.n_beta,
+        localization=config.localization,
+        weight_decay=config.llc_weight_decay,
+        noise_level=config.noise_level,
+        box=config.bounding_box_size,
+        rmsprop=config.sampling_method == "rmsprop_sgld",
+        save_metrics=config.save_metrics,
+        **rmsprop,
+    )
