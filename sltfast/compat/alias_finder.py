@@ -39,7 +39,8 @@ class AliasFinder(MetaPathFinder):
         first = load(versions[0], fullname)
         spec = ModuleSpec(fullname, AliasLoader(versions), origin=getattr(first, "__file__", None))
         if hasattr(first, "__path__"):
-            spec.submodule_search_locations = [place for v in versions for place in load(v, fullname).__path__]
+            packages = [load(version, fullname) for version in versions]
+            spec.submodule_search_locations = [place for package in packages for place in package.__path__]
         return spec
 
     def find_distributions(

@@ -6,6 +6,7 @@ import dis
 import importlib
 import linecache
 import sys
+from contextlib import suppress
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -58,19 +59,25 @@ class AliasModule(ModuleType):
         first = version_for(frame)
         return [first, *(version for version in self.versions if version != first)]
 
-    def _holder(self, name: str, frame: FrameType | None) -> ModuleType | None:
+    def _holder(self, name: str, frame: FrameType | None) -> ModuleType | ImportError | None:
+        """The face's module that has a name; else why one could not be asked; else None."""
+        failed = None
         for version in self._ordered(frame):
-            module = load(version, self.__name__)
+            try:
+                module = load(version, self.__name__)
+            except ImportError as error:  # of an extra that is not installed: the other face serves all the same
+                failed = error
+                continue
             if hasattr(module, name):
                 return module
-        return None
+        return failed
 
     def __getattr__(self, name: str) -> Any:
         frame = sys._getframe(1)
         if name == "__all__":
             return [word for word in dir(self) if not word.startswith("_")]
         holder = self._holder(name, frame)
-        if holder is not None:
+        if isinstance(holder, ModuleType):
             value = getattr(holder, name)
             if isinstance(value, ModuleType) and value.__name__.startswith(tuple(FACES.values())):
                 inner = f"{self.__name__}.{name}"
@@ -78,6 +85,8 @@ class AliasModule(ModuleType):
                     return importlib.import_module(inner)  # the alias, not the face's own module
             return value
         message = f"{self.__name__} has no {name!r} in {_releases(self.versions)}; {where_it_is(self.__name__, name)}"
+        if holder is not None:
+            message += f" (one of them could not be imported here: {holder})"
         # IMPORT_FROM swallows an AttributeError and its message
         if frame.f_code.co_code[frame.f_lasti] == _IMPORT_FROM:
             raise ImportError(message, name=self.__name__, path=self.__spec__.origin if self.__spec__ else None)
@@ -88,19 +97,24 @@ class AliasModule(ModuleType):
             super().__setattr__(name, value)
             return
         frame = sys._getframe(1)
-        setattr(self._holder(name, frame) or self.face(frame), name, value)
+        holder = self._holder(name, frame)
+        setattr(holder if isinstance(holder, ModuleType) else self.face(frame), name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__:
             super().__delattr__(name)
             return
-        delattr(self._holder(name, sys._getframe(1)) or self, name)
+        holder = self._holder(name, sys._getframe(1))
+        if not isinstance(holder, ModuleType):
+            raise AttributeError(f"{self.__name__} has no {name!r} to delete", name=name, obj=self)
+        delattr(holder, name)
 
     def __dir__(self) -> list[str]:
         names = set(self.__dict__) - {"versions"}
         for version in self.versions:
-            module = load(version, self.__name__)
-            names |= set(getattr(module, "__all__", ())) | set(vars(module))
+            with suppress(ImportError):
+                module = load(version, self.__name__)
+                names |= set(getattr(module, "__all__", ())) | set(vars(module))
         return sorted(names)
 
 

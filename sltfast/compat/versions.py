@@ -27,7 +27,7 @@ def has_module(version: str, name: str) -> bool:
     """Whether a face has a module; its packages are imported to know, the module itself is not."""
     try:
         return importlib.util.find_spec(face_module(version, name)) is not None
-    except ModuleNotFoundError:
+    except ImportError:  # it is inside something that cannot be imported
         return False
 
 

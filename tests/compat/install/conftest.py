@@ -15,12 +15,14 @@ TREES = {
         "both.py": 'WHO = "two"\nONLY_TWO = 2\n\ndef who():\n    return WHO\n\nclass Kept:\n    pass\n',
         "inner/__init__.py": "",
         "inner/newer.py": "VALUE = 2\n",
+        "broken.py": "VALUE = 2\n",
     },
     "face_one": {
         "__init__.py": "",
         "both.py": 'WHO = "one"\nONLY_ONE = 1\n\ndef who():\n    return WHO\n',
         "inner/__init__.py": "",
         "inner/older.py": "VALUE = 1\n",
+        "broken.py": "import an_extra_that_is_not_installed\n",
     },
 }
 

@@ -112,6 +112,19 @@ def test_missing_names_are_missing_to_those_who_ask_politely(users: Users) -> No
     )
 
 
+def test_a_face_that_cannot_be_imported_here_does_not_stop_the_other(users: Users) -> None:
+    install("auto")
+    import devinterp.broken
+
+    assert users("from devinterp.broken import VALUE\n")["VALUE"] == 2
+    assert not hasattr(devinterp.broken, "never")
+    assert "VALUE" in dir(devinterp.broken)
+    with pytest.raises(ImportError, match="could not be imported here: No module named 'an_extra_that_is_not_inst"):
+        users("from devinterp.broken import never\n")
+    with pytest.raises(AttributeError, match="has no 'never' to delete"):
+        del devinterp.broken.never
+
+
 def test_patches_reach_the_face_and_are_undone() -> None:
     install("2")
     import devinterp.both
