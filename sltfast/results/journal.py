@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sltfast.results.durable import sync_directory
 from sltfast.results.layout import ArraySpec
 
 _HEAD = struct.Struct("<II")
@@ -38,6 +39,7 @@ class Journal:
     def __init__(self, path: Path, specs: Sequence[ArraySpec]) -> None:
         self.path, self.specs = path, specs
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
+        sync_directory(path.parent)  # a state may rely on rows in it, so its name must not be lost
         self._flushed = time.monotonic()
 
     def append(self, array: int, chain: int, row: int, values: np.ndarray) -> None:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from sltfast.results.durable import SPECS, discard, sync_directory, write_atomically
 from sltfast.results.journal import Journal, read_journal
 from sltfast.results.layout import ArraySpec
 
 State = dict[str, Any]
-SPECS = "specs.json"
 
 
 class Section(Protocol):
@@ -155,12 +155,15 @@ class ZarrStore:
     ) -> None:
         import zarr
 
+        from sltfast.results.zarr_files import WholeFiles
+
         self.path, self.specs, self.step_of = path, list(specs), step_of
         self.index = {spec.name: k for k, spec in enumerate(specs)}
         self.side = sidecar(path)
         if not resume:
             self._create(attrs)
-        self.group = zarr.open_group(str(path), mode="r+")
+        self.files = WholeFiles(path)
+        self.group = zarr.open_group(self.files, mode="r+")
         self.arrays: dict[str, Any] = {spec.name: self.group[spec.name] for spec in specs}
         self._sections: list[ZarrSection] = []
 
@@ -168,10 +171,13 @@ class ZarrStore:
         """Lay out an empty group beside ``path`` and move it there whole: a crash leaves all of it or none."""
         import zarr
 
-        shutil.rmtree(self.side, ignore_errors=True)
+        from sltfast.results.zarr_files import WholeFiles
+
+        discard(self.side)
         self.side.mkdir(parents=True)
         write_atomically(self.side / SPECS, json.dumps([list(spec) for spec in self.specs]).encode())
-        group = zarr.open_group(str(self.side / "new"), mode="w", zarr_format=3)
+        files = WholeFiles(self.side / "new")
+        group = zarr.open_group(files, mode="w", zarr_format=3)
         for spec in self.specs:
             group.create_array(
                 spec.name,
@@ -182,9 +188,12 @@ class ZarrStore:
                 fill_value=spec.fill,
             )
         group.attrs.update({**attrs, "completed": 0})
-        if self.path.exists():  # this very run without its journal: nothing to go on from
-            shutil.rmtree(self.path)
+        files.settle()
+        if self.path.exists():  # to be replaced, or this very run without its journal: nothing to go on from
+            os.replace(self.path, self.side / "old")
         os.replace(self.side / "new", self.path)
+        sync_directory(self.path.parent)
+        shutil.rmtree(self.side / "old", ignore_errors=True)
 
     def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
         """Set an array, or some chains' part of it."""
@@ -210,8 +219,10 @@ class ZarrStore:
         for section in self._sections:
             section.close()
         if completed:
+            self.files.settle()
             self.group.attrs["completed"] = 1
-            shutil.rmtree(self.side)
+            self.files.settle()
+            discard(self.side)
 
 
 class ZarrSection:
@@ -265,6 +276,7 @@ class ZarrSection:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
+        sync_directory(target.parent)
 
     def load_state(self) -> State | None:
         """The last saved state, or None."""
@@ -278,8 +290,9 @@ class ZarrSection:
         """Rewrite the journal without the rows of this step and later ones."""
         journal = self._file("journal")
         if step == 0:
-            for kind in ("journal", "state"):
-                self._file(kind).unlink(missing_ok=True)
+            self._file("state").unlink(missing_ok=True)
+            sync_directory(self.store.side)  # a state must not come back beside a journal that lacks its rows
+            journal.unlink(missing_ok=True)
         if not journal.exists():
             return
         kept = self._file("kept")
@@ -294,13 +307,16 @@ class ZarrSection:
                 self._stage(spec.name, record.chain, record.row, values)
         rewritten.close()
         os.replace(kept, journal)
+        sync_directory(self.store.side)  # what is appended from now on is found under the journal's name
 
     def finish(self) -> None:
         """Write the last, partial chunks; the journal has then served."""
         for name in list(self._chunks):
             self._fold(name)
+        self.store.files.settle()
         for chain in self.chains:
-            write_atomically(self.store.side / f"chain-{chain:04d}.done", b"")
+            write_atomically(self.store.side / f"chain-{chain:04d}.done", b"", named=False)
+        sync_directory(self.store.side)
         self.close()
         for kind in ("journal", "state"):
             self._file(kind).unlink(missing_ok=True)
@@ -313,13 +329,3 @@ class ZarrSection:
 
     def _file(self, kind: str) -> Path:
         return self.store.side / f"chain-{self.chains.start:04d}.{kind}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

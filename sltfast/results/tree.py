@@ -11,10 +11,11 @@ import numpy as np
 
 from sltfast.errors import OutputMismatch
 from sltfast.results.differences import differences, refusal
+from sltfast.results.durable import SPECS, discard, is_ours
 from sltfast.results.journal import read_journal
 from sltfast.results.layout import ArraySpec
 from sltfast.results.replacing import described
-from sltfast.results.store import SPECS, MemoryStore, sidecar
+from sltfast.results.store import MemoryStore, sidecar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,10 +117,7 @@ def existing_run(
         OutputMismatch: another run, or something that is no run (which ``overwrite`` does not replace either).
     """
     side = sidecar(path)
-    foreign = (
-        side.exists() and not (side / SPECS).exists() and any(not p.name.startswith(SPECS) for p in side.iterdir())
-    )
-    if foreign:
+    if side.exists() and not is_ours(side):
         raise OutputMismatch(f"{side}, where the run would keep its journal, holds something else: give another path")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return Existing("", {})
@@ -132,6 +130,7 @@ def existing_run(
     state = "interrupted" if (side / SPECS).exists() else ""
     if stored.get("completed") == 1:
         state = "complete"
+        discard(side)  # of a call that was stopped while it tidied up
     plan: Any = stored["sltfast"]
     return Existing(state, dict(plan["plan"]) if state else {})
 
