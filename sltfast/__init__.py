@@ -46,6 +46,7 @@ _LAZY = {
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
+    "OutputBusy": "sltfast.errors",
     "RunDeleted": "sltfast.errors",
     "diagnostics": "sltfast.diagnostics",
     "analysis": "sltfast.analysis",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from sltfast import theory as theory
     from sltfast.errors import AllChainsDied as AllChainsDied
     from sltfast.errors import ChainDiverged as ChainDiverged
+    from sltfast.errors import OutputBusy as OutputBusy
     from sltfast.errors import OutputMismatch as OutputMismatch
     from sltfast.errors import RunDeleted as RunDeleted
     from sltfast.estimators.bif.compute import compute_bif as compute_bif

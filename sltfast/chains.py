@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
 from sltfast.results.identity import loss_source, restriction_digest, run_identity
 from sltfast.results.layout import ArraySpec, layout
+from sltfast.results.lock import locked
 from sltfast.results.loss_values import loss_values
 from sltfast.results.record import attributes, start_values
 from sltfast.results.replacing import delete_results, tell
@@ -104,7 +106,7 @@ def run_chains(
         check_tokens(model, source.sample())
     if contract is None or contract.warns:
         _warn(config)
-    with surroundings(config.init_seed, where), computing(config.precision, where):
+    with surroundings(config.init_seed, where), computing(config.precision, where), ExitStack() as held:
         seen = _observables(observables, model, config, request, where)
         recording = Recording.of(request, config, seen)
         clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
@@ -144,6 +146,7 @@ def run_chains(
                     attrs["sltfast"]["identity"]["record_weights"] = restriction_digest(weights)
                 if contract is not None:
                     attrs["sltfast"]["identity"]["order"] = contract.digest
+                held.enter_context(locked(path))
                 existing = existing_run(path, attrs, model, overwrite=request.overwrite)
             places.append(_Place(name, restriction, path, attrs, existing))
         left = [place for place in places if place.existing.state != "complete"]

@@ -30,3 +30,7 @@ class RunDeleted(UserWarning):
 
 class OutputMismatch(ValueError):
     """``output_path`` holds another run (other model, data or settings) or something that is no run."""
+
+
+class OutputBusy(RuntimeError):
+    """Another process, or another call in this one, is writing to ``output_path``: the message says which."""

@@ -175,6 +175,7 @@ def sample(
         ValueError, TypeError: an argument, data set, mask or weight that cannot be sampled, before the first step.
         OutputMismatch: ``output_path`` holds another run (weights, architecture, data, loss, observables or settings
             differ; the message lists in what), or what is no run.
+        OutputBusy: another process is writing to ``output_path``.
         AllChainsDied: no chain is left; ``error.samples`` holds what was recorded.
 
     Source: Lau et al. 2308.12108; Hitchcock & Hoogland 2507.21449.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from sltfast.compat.fast_run.masks import ParamMasks, moving, selected
 from sltfast.compat.fast_run.records import as_devinterp
 from sltfast.compat.fast_run.settings import engine_config
 from sltfast.results.identity import provenance
+from sltfast.results.lock import locked
 from sltfast.results.store import MemoryStore, Store, ZarrStore
 from sltfast.results.tree import existing_run, open_run, tree_from_memory
 
@@ -56,7 +58,7 @@ def run(**keywords: Any) -> xr.DataTree:
     path = None if path is None else Path(path).expanduser().resolve()
     device = job.device
     rows = TokenItems(job.source)
-    with torch.inference_mode(False), torch.enable_grad(), global_seed(device):
+    with torch.inference_mode(False), torch.enable_grad(), global_seed(device), ExitStack() as held:
         observables = [
             Observable(
                 dataset=TokenItems(source),
@@ -79,6 +81,7 @@ def run(**keywords: Any) -> xr.DataTree:
         state = ""
         if path is not None:
             own["identity"] = {**identity(job, masks), "arrays": ", ".join(spec.name for spec in specs)}
+            held.enter_context(locked(path))
             state = existing_run(path, attrs, job.model).state
         store: Store = MemoryStore(specs if path is None else [])
         if path is not None and state != "complete":

@@ -1,0 +1,138 @@
+"""A power cut at any moment: of what was not yet on disk all, part or nothing is left, and the run goes on from it.
+
+What is on disk is what ``fsync`` promised: of a file its content as of its last one, of a directory the names in it.
+Before each ``fsync`` of a run the states that a cut could leave are built, opened and resumed.
+"""
+
+import os
+import random
+import stat
+import threading
+
+import numpy as np
+import pytest
+from killed_runs import assert_prefixes
+from models import Mlp, regression_data, regression_loss
+
+import sltfast
+from sltfast.sampler import flight, recorder
+
+SETTINGS = {
+    "lr": 1e-3, "n_beta": 10.0, "num_chains": 3, "num_draws": 60, "batch_size": 8, "progress": False,
+    "engine": "stacked", "chains_per_pass": 2, "loss_fn": regression_loss,
+}  # fmt: skip
+
+
+def run(path=None):
+    return sltfast.sample(Mlp(), regression_data(), {"o": (regression_data(), 1)}, output_path=path, **SETTINGS)
+
+
+class Disk:
+    """What a power cut would leave of a folder; ``cuts`` are such states, {path: content or None of a directory}."""
+
+    def __init__(self, root, monkeypatch):
+        self.root, self.seeded, self.lock = root, random.Random(0), threading.Lock()
+        self.contents, self.names, self.kept, self.cuts = {}, {root.stat().st_ino: {}}, [], []
+        self.really = os.fsync
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, descriptor):
+        with self.lock:
+            self.cuts += [self.state(0.0), self.state(0.5)]
+            self.kept.append(os.dup(descriptor))  # so that its number is not given to another file
+            number, here = os.fstat(descriptor).st_ino, f"/proc/self/fd/{descriptor}"
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                self.names[number] = self.listed(here)
+            else:
+                with open(here, "rb") as file:
+                    self.contents[number] = file.read()
+        self.really(descriptor)
+
+    @staticmethod
+    def listed(folder):
+        with os.scandir(folder) as entries:
+            return {entry.name: (entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries}
+
+    def state(self, luck):
+        """A state in which each change that was not promised is on disk with this probability."""
+        now, listings = {}, {}
+        for folder, _, files in os.walk(self.root):
+            listings[os.stat(folder).st_ino] = self.listed(folder)
+            for name in files:
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    now[os.stat(path).st_ino] = file.read()
+        state = {}
+
+        def lucky():
+            return self.seeded.random() < luck
+
+        def content(number):
+            promised, latest = self.contents.get(number, b""), now.get(number, b"")
+            if latest.startswith(promised):  # appended since: any part of it
+                return latest[: self.seeded.randint(len(promised), len(latest))] if lucky() else promised
+            return latest if lucky() else promised
+
+        def walk(number, at):
+            promised, latest = self.names.get(number, {}), listings.get(number, {})
+            for name in sorted(promised.keys() | latest.keys()):
+                entry = (latest if number in listings and lucky() else promised).get(name)
+                if entry is not None:
+                    state[f"{at}{name}"] = None if entry[1] else content(entry[0])
+                    if entry[1]:
+                        walk(entry[0], f"{at}{name}/")
+
+        walk(self.root.stat().st_ino, "")
+        return state
+
+    def close(self):
+        for descriptor in self.kept:
+            os.close(descriptor)
+
+
+def restore(state, folder):
+    folder.mkdir(parents=True)
+    for name, content in state.items():
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
+
+
+def cuts_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(flight, "STATE_SECONDS", 0.01)
+    monkeypatch.setattr(flight, "STATE_COST", 0)
+    monkeypatch.setattr(recorder, "FLUSH_STEPS", 7)
+    (tmp_path / "cut").mkdir()
+    with monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "cut", patch)
+        run(tmp_path / "cut" / "x.zarr")
+    disk.close()
+    return disk.cuts
+
+
+def check(cuts, resumed, tmp_path):
+    """Every state is opened; those of ``resumed`` are gone on from."""
+    (tmp_path / "whole").mkdir()
+    whole = run(tmp_path / "whole" / "x.zarr").load()
+    for number, state in enumerate(cuts):
+        folder = tmp_path / "after" / str(number)
+        restore(state, folder)
+        assert_prefixes(folder, tmp_path / "whole")
+        if number in resumed:
+            got = run(folder / "x.zarr").load()
+            for name in whole.dataset.data_vars:
+                np.testing.assert_array_equal(got[name].values, whole[name].values, err_msg=f"{number} {name}")
+            assert [path.name for path in folder.iterdir()] == ["x.zarr"]
+
+
+def test_power_cuts(tmp_path, monkeypatch):
+    cuts = cuts_of_a_run(tmp_path, monkeypatch)
+    cuts = cuts[:: max(1, len(cuts) // 40) | 1]  # odd: of both kinds
+    check(cuts, set(range(0, len(cuts), 2)), tmp_path)
+
+
+@pytest.mark.soak
+def test_power_cuts_before_every_promise(tmp_path, monkeypatch):
+    cuts = cuts_of_a_run(tmp_path, monkeypatch)
+    check(cuts, set(range(len(cuts))), tmp_path)
