@@ -24,6 +24,7 @@ from sltfast.losses import ItemLoss, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
+from sltfast.results.full_disk import telling
 from sltfast.results.identity import loss_source, restriction_digest, run_identity
 from sltfast.results.layout import ArraySpec, layout
 from sltfast.results.lock import locked
@@ -176,6 +177,7 @@ def run_chains(
                 if weights is not None:
                     start["element"] = weight_elements(model, weights)
                 _replace(left)
+                held.enter_context(telling([place.path for place in left if place.path is not None], specs))
                 stores = {place.name: _store(place, specs, recording, start) for place in left}
                 problem = Problem(
                     config=config,
@@ -228,9 +230,6 @@ def _run(problem: Problem, plan: Plan) -> None:
         Run(problem).chains(plan.groups)
         problem.writer.drain()
         completed = True
-    except OSError as error:
-        error.add_note("what was written before can be read (sltfast.open); the same call goes on from it")
-        raise
     finally:
         problem.writer.close()
         _close(problem, completed)

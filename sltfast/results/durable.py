@@ -9,7 +9,7 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 SPECS = "specs.json"
-_OURS = re.compile(rf"{re.escape(SPECS)}.*|chain-\d+\.(journal|kept|state|done|partial)(\.partial)?|new|old")
+_OURS = re.compile(rf"{re.escape(SPECS)}.*|chain-\d+\.(journal|kept|state|done)|.*\.partial|new|old")
 
 
 def sync_directory(path: Path) -> None:
@@ -21,15 +21,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes, *, named: bool = True) -> None:
+def write_atomically(path: Path, content: bytes, *, named: bool = True, partial: Path | None = None) -> None:
     """Write a file so that a reader sees all of it or what was there before, after a power cut too.
 
     Args:
         path: of the file.
         content: all of it.
         named: whether its name is on disk as well when this returns.
+        partial: where it is written until it is whole; beside it by default.
     """
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial or path.with_name(path.name + PARTIAL)
     with open(partial, "wb") as file:
         file.write(content)
         file.flush()

@@ -39,7 +39,11 @@ class Journal:
     def __init__(self, path: Path, specs: Sequence[ArraySpec]) -> None:
         self.path, self.specs = path, specs
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
-        sync_directory(path.parent)  # a state may rely on rows in it, so its name must not be lost
+        try:
+            sync_directory(path.parent)  # a state may rely on rows in it, so its name must not be lost
+        except OSError:
+            self._file.close()
+            raise
         self._flushed = time.monotonic()
 
     def append(self, array: int, chain: int, row: int, values: np.ndarray) -> None:

@@ -162,7 +162,7 @@ class ZarrStore:
         self.side = sidecar(path)
         if not resume:
             self._create(attrs)
-        self.files = WholeFiles(path)
+        self.files = WholeFiles(path, self.side)
         self.group = zarr.open_group(self.files, mode="r+")
         self.arrays: dict[str, Any] = {spec.name: self.group[spec.name] for spec in specs}
         self._sections: list[ZarrSection] = []
@@ -176,7 +176,7 @@ class ZarrStore:
         discard(self.side)
         self.side.mkdir(parents=True)
         write_atomically(self.side / SPECS, json.dumps([list(spec) for spec in self.specs]).encode())
-        files = WholeFiles(self.side / "new")
+        files = WholeFiles(self.side / "new", self.side)
         group = zarr.open_group(files, mode="w", zarr_format=3)
         for spec in self.specs:
             group.create_array(

@@ -8,24 +8,28 @@ from pathlib import Path
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from sltfast.results.durable import sync_directory, write_atomically
+from sltfast.results.durable import PARTIAL, sync_directory, write_atomically
 
 
 class WholeFiles(LocalStore):
     """Zarr's local store, whose content is on disk before it gets its name; names are after ``settle``.
 
-    What a process leaves half written has one name a key, so that the run that writes the key again takes it away.
+    Args:
+        root: the store's directory.
+        aside: a directory of the same file system, where what is not yet whole is written: readers never see it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, aside: Path) -> None:
         super().__init__(root)
+        self._aside = aside
         self._touched: set[Path] = set()
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write one file."""
         self._check_writable()
         path = Path(self.root) / key
-        await asyncio.to_thread(self._write, path, value.to_bytes())
+        partial = self._aside / (key.replace("/", ".") + PARTIAL)
+        await asyncio.to_thread(self._write, path, partial, value.to_bytes())
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write one file where none is."""
@@ -37,10 +41,10 @@ class WholeFiles(LocalStore):
         self._touched.add((Path(self.root) / key).parent)
         await super().delete(key)
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, partial: Path, content: bytes) -> None:
         self._touched.add(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content, named=False)
+        write_atomically(path, content, named=False, partial=partial)
 
     def settle(self) -> None:
         """Every name written so far is on disk when this returns."""
