@@ -68,7 +68,8 @@ class Disk:
             return self.seeded.random() < luck
 
         def content(number):
-            promised, latest = self.contents.get(number, b""), now.get(number, b"")
+            promised = self.contents.get(number, b"")
+            latest = now.get(number, promised)  # of a file that lost its name what was promised
             if latest.startswith(promised):  # appended since: any part of it
                 return latest[: self.seeded.randint(len(promised), len(latest))] if lucky() else promised
             return latest if lucky() else promised
