@@ -107,6 +107,31 @@ DEFECTS: dict[str, Defect] = {
         why="the response of the whole model is what those of its parts are held against",
         native="sltfast.compute_susceptibilities, whose result has a column 'full'",
     ),
+    "v1: MALA's first move": Defect(
+        theirs="1.3.2's MalaAcceptanceRate never judges the first move of a chain and counts it as probability 0",
+        ours="mala_accept/mean counts the first move of each chain as never accepted",
+        why="the mean is too low by a share 1/(draws − 1)",
+        native="sltfast.diagnostics.mala_acceptance, which judges every move",
+    ),
+    "v1: eigenvectors of weight covariances": Defect(
+        theirs="1.3.2's accumulators take rows of the matrix whose columns are the eigenvectors; those of heads and of "
+        "pairs of layers cannot be called by its sampler, and a pair's matrix is taken for symmetric",
+        ours="evecs are eigenvectors, one a row; of a pair of layers, singular vectors",
+        why="rows of that matrix are no directions in weight space, so numbers differ from 1.3.2's",
+        native="sltfast.weight_covariance",
+    ),
+    "v1: initial loss 0": Defect(
+        theirs="1.3.2 takes init_loss=0.0 for one that was not given, and measures another",
+        ours="0.0 is taken as it is given",
+        why="0 is the loss of a model that fits its data",
+        native="sltfast.llc, which pairs every loss with that of the same batch at w*",
+    ),
+    "v1: mini-batch noise": Defect(
+        theirs="1.3.2's OnlineLossStatistics counts chains that have not run yet as losses of 0",
+        ours="the noise is over all chains, once the last has run",
+        why="z-scores of all chains but the last would be measured against noise that is not there",
+        native="sltfast.llc, whose llc_se tells the error of the paired differences",
+    ),
 }
 
 _SAID: set[str] = set()

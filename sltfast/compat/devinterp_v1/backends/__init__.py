@@ -1,0 +1,1 @@
+"""Names of devinterp's backends: here one engine serves every device."""

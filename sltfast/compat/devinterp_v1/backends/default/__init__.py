@@ -1,0 +1,1 @@
+"""devinterp's default backend, by its name."""

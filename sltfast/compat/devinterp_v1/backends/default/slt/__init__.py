@@ -1,0 +1,1 @@
+"""Sampling on devinterp's default backend, by its name."""

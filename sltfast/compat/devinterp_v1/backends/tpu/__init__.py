@@ -1,0 +1,1 @@
+"""devinterp's tpu backend, by its name."""

@@ -1,0 +1,1 @@
+"""Sampling on devinterp's tpu backend, by its name."""
