@@ -13,6 +13,8 @@ from sltfast.compat.defects import warn_once
 from sltfast.compat.devinterp.slt.lm_loss import LossFn
 from sltfast.compat.devinterp.slt.sampling import ObservableSpec, sample
 from sltfast.compat.devinterp.slt.weight_restrictions import ParamMasks
+from sltfast.compat.exact_run.estimates import float32_llc
+from sltfast.compat.exactness import wants_exact
 from sltfast.compat.fast_run.job import Job
 from sltfast.compat.fast_run.sampling import exactly, in_memory, sampled
 
@@ -57,15 +59,15 @@ def llc(
     bound.apply_defaults()
     keywords = bound.arguments
     if keywords["output_path"] is not None:
-        return compute_llc(sampled(keywords))
+        return compute_llc(sampled(keywords), exact=keywords["exact"])
     job = Job.of(keywords)
     if exactly(job, keywords, param_masks):
-        return compute_llc(sampled(keywords))
+        return compute_llc(sampled(keywords), exact=keywords["exact"])
     root = in_memory(job.without_observables(), {"": param_masks}, token_losses=False)[""].dataset
     return _llc(root["loss"].values, root["init_loss"].values, job.config.n_beta, job.config.num_burnin_steps)
 
 
-def compute_llc(samples: xr.DataTree) -> xr.Dataset:
+def compute_llc(samples: xr.DataTree, *, exact: bool | None = None) -> xr.Dataset:
     """The LLC of recorded samples, over every step, the burn-in included.
 
     λ̂_c = nβ·(mean of ``sampling_loss_micro`` of chain c − mean of ``init_loss``). Steps that a dead chain did not take
@@ -73,6 +75,7 @@ def compute_llc(samples: xr.DataTree) -> xr.Dataset:
 
     Args:
         samples: a tree of ``sample``, or devinterp's.
+        exact: sum in float32, in devinterp's order; None: whether the call stands within ``exact()``.
 
     Returns:
         ``llc_mean``, ``llc_std`` (over chains, ddof 0), ``llc_per_chain`` (chain), ``loss_trace`` (chain, step), all
@@ -80,6 +83,8 @@ def compute_llc(samples: xr.DataTree) -> xr.Dataset:
 
     Source: Lau et al. 2308.12108; devinterp 2.0.1.
     """
+    if wants_exact(exact):
+        return float32_llc(samples)
     root = samples.dataset
     settings = root.attrs["metadata"]["config"]["sampler"]
     losses = root["sampling_loss_micro"].transpose("chain", "step", ...)
