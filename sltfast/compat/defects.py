@@ -132,6 +132,12 @@ DEFECTS: dict[str, Defect] = {
         why="z-scores of all chains but the last would be measured against noise that is not there",
         native="sltfast.llc, whose llc_se tells the error of the paired differences",
     ),
+    "v1: the last steps of a sweep": Defect(
+        theirs="1.3.2's EpsilonBetaAnalyzer.plot shows one draw, the num_last_steps_to_average-th from the end",
+        ours="llc/final is the mean over the last num_last_steps_to_average draws",
+        why="one draw of each chain is as noisy as a mini-batch, so heights differ from 1.3.2's",
+        native="sltfast.sweep, which estimates every cell with its error and recommends one",
+    ),
 }
 
 _SAID: set[str] = set()

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 FILE = Path(__file__).with_name("recorded.json")
-CASES = ("callbacks", "masked", "online", "listed_seeds")
+CASES = ("callbacks", "masked", "online", "listed_seeds", "thermostat", "gradients")
 SIZES = {"num_chains": 3, "num_draws": 5, "num_burnin_steps": 3, "num_steps_bw_draws": 2, "verbose": False}
 
 
@@ -51,10 +51,16 @@ def numbers(package: str, case: str, **keywords: Any) -> dict[str, list[float]]:
         given["online"] = True
     if case == "listed_seeds":
         given["seed"], given["init_loss"] = [11, 5, 8], 0.69
+    if case == "thermostat":
+        given["sampling_method"] = import_module(f"{package}.optim.sgnht").SGNHT
+        optimizer = {"lr": 1e-3, "nbeta": 3.0, "bounding_box_size": 0.05}
+    if case == "gradients":
+        callbacks = [import_module(f"{package}.slt.gradient").GradientDistribution(3, 5, min_bins=6)]
     torch.manual_seed(5)
     results = sampler.estimate_learning_coeff_with_summary(
         model, loader, callbacks=callbacks, evaluate=utils.evaluate_ce, optimizer_kwargs=optimizer, **given
     )
+    results.update(results.pop("gradient/distributions", {}))
     return {name: np.asarray(value, dtype=np.float64).ravel().tolist() for name, value in results.items()}
 
 
