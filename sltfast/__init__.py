@@ -45,6 +45,8 @@ _LAZY = {
     "write_report": "sltfast.report.page",
     "AllChainsDied": "sltfast.errors",
     "ChainDiverged": "sltfast.errors",
+    "NotEnoughMemory": "sltfast.errors",
+    "PassShrunk": "sltfast.errors",
     "OutputMismatch": "sltfast.errors",
     "OutputBusy": "sltfast.errors",
     "RunDeleted": "sltfast.errors",
@@ -66,8 +68,10 @@ if TYPE_CHECKING:
     from sltfast import theory as theory
     from sltfast.errors import AllChainsDied as AllChainsDied
     from sltfast.errors import ChainDiverged as ChainDiverged
+    from sltfast.errors import NotEnoughMemory as NotEnoughMemory
     from sltfast.errors import OutputBusy as OutputBusy
     from sltfast.errors import OutputMismatch as OutputMismatch
+    from sltfast.errors import PassShrunk as PassShrunk
     from sltfast.errors import RunDeleted as RunDeleted
     from sltfast.estimators.bif.compute import compute_bif as compute_bif
     from sltfast.estimators.bif.group_influence import group_influence as group_influence

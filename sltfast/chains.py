@@ -46,6 +46,7 @@ from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.recording import Recording
 from sltfast.sampler.run import Run
+from sltfast.sampler.shortage import no_room_for
 from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
 from sltfast.sampler.weight_reading import chosen_weights, weight_elements, weight_names, weight_specs
@@ -107,7 +108,8 @@ def run_chains(
         check_tokens(model, source.sample())
     if contract is None or contract.warns:
         _warn(config)
-    with surroundings(config.init_seed, where), computing(config.precision, where), ExitStack() as held:
+    told_of_memory = no_room_for("what is set up first: the model's copy, observables, the plan, losses at w*")
+    with told_of_memory, surroundings(config.init_seed, where), computing(config.precision, where), ExitStack() as held:
         seen = _observables(observables, model, config, request, where)
         recording = Recording.of(request, config, seen)
         clone = structural_clone(model, where, compute_dtype(config.precision)).train(config.mode == "train")
@@ -115,7 +117,7 @@ def run_chains(
         sizing.expect(clone, list(restrictions.values()), streams[0])
         with sizing.watched():
             no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
-        with sizing.watched(one_chain=True):
+        with sizing.watched(one_chain=True), no_room_for("a forward and backward of one chain at w*"):
             shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
         recording.check_sizes([len(one.rows) for one in seen], shapes.observable_positions)
         specs = layout(config, seen, shapes, recording, save_token_losses=request.save_token_losses)
@@ -194,7 +196,7 @@ def run_chains(
                     tokens=any(spec.name == "sampling_input_ids_micro" for spec in specs),
                     writer=Writer(threaded=on_disk or where.type == "cuda"),
                     progress=bar,
-                    engine_for=planner.engine_for,
+                    planner=planner,
                     copies=PinnedCopies(where) if where.type == "cuda" else None,
                     not_captured=plan.not_captured,
                     plans=[place.attrs["sltfast"]["plan"] for place in left],

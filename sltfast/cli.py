@@ -10,7 +10,7 @@ from typing import Any
 
 from sltfast import __version__
 from sltfast.commands import SUBCOMMANDS
-from sltfast.errors import AllChainsDied
+from sltfast.errors import AllChainsDied, NotEnoughMemory
 from sltfast.extras import MissingExtra
 
 OK, BAD_INPUT, SAMPLING_FAILED, INTERRUPTED = 0, 2, 3, 130
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None for the process's own.
 
     Returns:
-        The exit code: 0 done, 2 bad input, 3 every chain diverged, 130 interrupted.
+        The exit code: 0 done, 2 bad input, 3 every chain diverged or memory ran out, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return SUBCOMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", INTERRUPTED)
-    except AllChainsDied as error:
+    except (AllChainsDied, NotEnoughMemory) as error:
         return _fail(error, SAMPLING_FAILED, arguments.traceback)
     except (ValueError, TypeError, OSError, MissingExtra) as error:
         return _fail(error, BAD_INPUT, arguments.traceback)

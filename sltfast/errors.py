@@ -21,6 +21,17 @@ class AllChainsDied(RuntimeError):
         self.samples = samples
 
 
+class PassShrunk(RuntimeWarning):
+    """Memory ran out, and the run goes on with fewer chains through the model together; the plan on record says so."""
+
+
+class NotEnoughMemory(MemoryError):
+    """Memory ran out where nothing smaller is left to try: one chain alone has no room.
+
+    What was recorded before is kept at ``output_path``, and the same call goes on from it.
+    """
+
+
 class RunDeleted(UserWarning):
     """``overwrite=True`` is about to delete a run: the message says which, how much of it there is, and its time.
 

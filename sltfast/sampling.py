@@ -176,6 +176,9 @@ def sample(
         OutputMismatch: ``output_path`` holds another run (weights, architecture, data, loss, observables or settings
             differ; the message lists in what), or what is no run.
         OutputBusy: another process is writing to ``output_path``.
+        NotEnoughMemory: memory ran out with one chain alone; as long as several go together, fewer of them go on
+            from where it ran out, with the same noise and data, a warning (``PassShrunk``) says so, and ``plan`` in the
+            attrs keeps it for a call that resumes.
         AllChainsDied: no chain is left; ``error.samples`` holds what was recorded.
 
     Source: Lau et al. 2308.12108; Hitchcock & Hoogland 2507.21449.

@@ -34,6 +34,9 @@ class Section(Protocol):
     def save_state(self, state: State) -> None:
         """Keep a state to go on from; all rows of steps before ``state["step"]`` are flushed already."""
 
+    def hand_over(self, state: State) -> None:
+        """Leave a state to the section of the same chains that is opened next, in this process or another."""
+
     def load_state(self) -> State | None:
         """The last saved state, or None."""
 
@@ -59,6 +62,12 @@ class Store(Protocol):
     def section(self, chains: range) -> Section:
         """The part of the store that a pass over these chains writes."""
 
+    def divide(self, chains: range, parts: Sequence[range], *, forget: bool) -> None:
+        """Give up the section of these chains for smaller ones, which get its rows, or none of them (``forget``).
+
+        Its state is gone; each part goes on from what is handed over to it, or anew.
+        """
+
     def close(self, completed: bool) -> None:
         """Put everything where a reader finds it."""
 
@@ -71,6 +80,7 @@ class MemoryStore:
         self.arrays = {
             spec.name: np.full(spec.shape[1:] if spec.shared else spec.shape, spec.fill, spec.dtype) for spec in specs
         }
+        self.states: dict[range, State] = {}
 
     def put_whole(self, name: str, values: np.ndarray, chains: slice | None = None) -> None:
         """Set an array, or some chains' part of it."""
@@ -85,7 +95,13 @@ class MemoryStore:
 
     def section(self, chains: range) -> MemorySection:
         """Rows go straight into the arrays."""
-        return MemorySection(self)
+        return MemorySection(self, chains)
+
+    def divide(self, chains: range, parts: Sequence[range], *, forget: bool) -> None:
+        """The rows are where they belong already."""
+        for spec in self.specs.values():
+            if forget and spec.rows and not spec.shared:
+                self.arrays[spec.name][chains.start : chains.stop] = spec.fill
 
     def close(self, completed: bool) -> None:
         """Nothing to flush."""
@@ -101,8 +117,8 @@ class MemoryStore:
 class MemorySection:
     """A section of arrays in memory: there is nothing to flush, and nothing that outlives the process."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        self.store = store
+    def __init__(self, store: MemoryStore, chains: range) -> None:
+        self.store, self.chains = store, chains
 
     def put(self, name: str, chain: int, row: int, values: np.ndarray) -> None:
         """Set the rows."""
@@ -119,9 +135,13 @@ class MemorySection:
     def save_state(self, state: State) -> None:
         """Nothing is kept."""
 
+    def hand_over(self, state: State) -> None:
+        """Kept until it is taken up."""
+        self.store.states[self.chains] = state
+
     def load_state(self) -> State | None:
-        """Nothing came before."""
-        return None
+        """What was handed over, once."""
+        return self.store.states.pop(self.chains, None)
 
     def cut_back(self, step: int) -> None:
         """Nothing came before."""
@@ -214,6 +234,20 @@ class ZarrStore:
         self._sections.append(section)
         return section
 
+    def divide(self, chains: range, parts: Sequence[range], *, forget: bool) -> None:
+        """Rewrite the section's journal as one for each part."""
+        for section in [one for one in self._sections if one.chains == chains]:
+            section.close()
+            self._sections.remove(section)
+        whole = ZarrSection(self, chains)
+        if forget:
+            whole.cut_back(0)
+            for spec in self.specs:
+                if spec.rows:
+                    self.arrays[spec.name][chains.start : chains.stop] = spec.fill
+            return
+        whole.divide(parts)
+
     def close(self, completed: bool) -> None:
         """Flush the journals; a complete run needs none of them any more."""
         for section in self._sections:
@@ -278,6 +312,29 @@ class ZarrSection:
         os.replace(partial, target)
         sync_directory(target.parent)
 
+    def hand_over(self, state: State) -> None:
+        """Saved like any other."""
+        self.save_state(state)
+
+    def divide(self, parts: Sequence[range]) -> None:
+        """One journal for each part of the chains, in place of this one; the state is gone."""
+        self._file("state").unlink(missing_ok=True)
+        sync_directory(self.store.side)
+        if not self._file("journal").exists():
+            return
+        sections = [ZarrSection(self.store, part) for part in parts]
+        journals = [Journal(section._file("part"), self.store.specs) for section in sections]
+        for record in read_journal(self._file("journal"), self.store.specs):
+            for part, journal in zip(parts, journals, strict=True):
+                first = max(part.start, record.chain)
+                values = record.values[first - record.chain : max(0, part.stop - record.chain)]
+                if len(values):
+                    journal.append(record.array, first, record.row, values)
+        for section, journal in zip(sections, journals, strict=True):
+            journal.close()
+            os.replace(section._file("part"), section._file("journal"))
+        sync_directory(self.store.side)
+
     def load_state(self) -> State | None:
         """The last saved state, or None."""
         saved = self._file("state")
@@ -290,9 +347,11 @@ class ZarrSection:
         """Rewrite the journal without the rows of this step and later ones."""
         journal = self._file("journal")
         if step == 0:
-            self._file("state").unlink(missing_ok=True)
-            sync_directory(self.store.side)  # a state must not come back beside a journal that lacks its rows
-            journal.unlink(missing_ok=True)
+            files = [self.store.side / f"chain-{chain:04d}" for chain in self.chains]  # of parts of this section too
+            for kind in ("state", "journal"):
+                for file in files:
+                    file.with_suffix(f".{kind}").unlink(missing_ok=True)
+                sync_directory(self.store.side)  # a state must not come back beside a journal that lacks its rows
         if not journal.exists():
             return
         kept = self._file("kept")

@@ -46,6 +46,11 @@ class Writer:
                 self._jobs.task_done()
         self._jobs.task_done()
 
+    @property
+    def failed(self) -> bool:
+        """Whether a job raised, so that no other is run."""
+        return self._error is not None
+
     def submit(self, job: Callable[[], None], nbytes: int = 0) -> None:
         """Run a job after those before it; raises what an earlier one raised."""
         if self._jobs is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sltfast.sampler.config import SamplerConfig
+from sltfast.sampler.shortage import ran_out_of_memory
 
 StepCaptureSetting = Literal["auto", True, False]
 WARM_UP = 3  # steps that are taken as they come: libraries choose algorithms, a stack settles its rungs
@@ -119,6 +120,9 @@ class StepCapture:
         try:
             replay, outputs = self.graphs.record(lambda: run(pytree.tree_unflatten(places, structure)))
         except Exception as error:
+            if ran_out_of_memory(error):
+                self.abandon()
+                raise
             message = str(error).splitlines()[0] if str(error) else ""
             self.reason, self.graphs = f"a step cannot be recorded ({type(error).__name__}: {message})", None
             self._recorded.clear()

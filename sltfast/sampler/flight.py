@@ -19,6 +19,7 @@ from sltfast.results.store import State
 from sltfast.sampler.capture import StepCapture
 from sltfast.sampler.engines.engine import Engine, LaneBatch
 from sltfast.sampler.feed import Feed
+from sltfast.sampler.handover import of_part, saved_state, whose
 from sltfast.sampler.lanes import Lanes
 from sltfast.sampler.moments import Draw, block_moments_of
 from sltfast.sampler.observed import Observed
@@ -86,6 +87,8 @@ class Flight:
         self.deaths = np.full(len(lanes), -1)
         self._death_losses: dict[int, float] = {}
         self._reported: set[int] = set()
+        self.at, self.counted = 0, 0  # the next step; steps of lanes that the progress bar was told of
+        self._begun = self._whole = False
 
     def begin(self) -> int:
         """Put every lane at its start, or where a saved state left off; returns the step to go on at."""
@@ -94,8 +97,10 @@ class Flight:
         self.moments = block_moments_of(self.problem.recording, self.problem.observed, len(self.lanes))
         start = self._take_up()
         self.recorder = Recorder(self.targets, self.problem.writer, self.transition.death_step, self._seen)
-        self.problem.progress.skip(start * len(self.lanes))
+        self.at, self.counted = start, start * len(self.lanes)
+        self.problem.progress.skip(self.counted)
         self._saved, self._interval = time.monotonic(), STATE_SECONDS
+        self._begun = self._whole = True
         return start
 
     def step(self, step: int) -> None:
@@ -107,9 +112,13 @@ class Flight:
             self._save(step)
         first = step * self._micro
         taken: Taken = self.steps(self._take, [self._batch(k) for k in range(first, first + self._micro)])
+        self._whole = False  # a replayed graph has moved the weights
         if step + 1 < config.num_steps:
             self.feed.prepare(range(first + self._micro, first + 2 * self._micro))
         self._record(step, taken)
+        self.at, self._whole = step + 1, True
+        self.recorder.step_done()
+        self._report_deaths()
 
     def _take(self, batches: list[LaneBatch]) -> Taken:
         """One step of all lanes on these mini-batches; nothing of it is on the host."""
@@ -128,6 +137,7 @@ class Flight:
                 if self.problem.tokens:
                     ids.append(_token_ids(batch, lanes))
         assert totals is not None
+        self._whole = False  # from here the weights move
         self.transition.step(self.engine.arena.take_gradients(), totals)
         metrics = self.transition.metrics().clone() if self.config.save_metrics else None
         return Taken(totals, recorded, ids, metrics)
@@ -168,8 +178,6 @@ class Flight:
             if self.moments is not None:
                 ended = self.moments.add(draw, Draw(losses, means))
                 self.recorder.add(self.problem.recording.block_of(draw), step, ended)
-        self.recorder.step_done()
-        self._report_deaths()
 
     @torch.no_grad()
     def _observe(self, observable: Observable) -> Observed:
@@ -186,6 +194,7 @@ class Flight:
         excess = losses - self.problem.init_losses[self.streams][:, steps]
         counted = (steps >= self.config.num_burnin_steps) & ((deaths[:, None] < 0) | (steps < deaths[:, None]))
         with np.errstate(over="ignore"):  # of a chain about to die
+            self.counted += losses.size
             self.problem.progress.steps(np.where(counted, self._n_beta * excess, np.nan))
         for lane in np.flatnonzero((deaths >= first) & (deaths <= steps[-1])).tolist():
             self._death_losses[lane] = float(losses[lane, deaths[lane] - first])
@@ -215,6 +224,20 @@ class Flight:
         """Hand over what was recorded so far."""
         self.recorder.flush()
         self.problem.writer.drain()
+
+    def broken_off(self) -> State | None:
+        """The state to go on from after a step that failed, on the host; None where the last saved one has to do.
+
+        A step that failed before the weights moved leaves them, and all that was recorded, as they were before it.
+        """
+        if not self._begun:
+            return None
+        if self._whole:
+            self.interrupt()
+            self._report_deaths()
+            return of_part(self._state(self.at), self.lanes, self.lanes, self._whose())
+        self.problem.writer.drain()
+        return None
 
     def _report_deaths(self) -> None:
         for lane in np.flatnonzero(self.deaths >= 0).tolist():
@@ -246,7 +269,7 @@ class Flight:
         self._interval = max(STATE_SECONDS, STATE_COST * (self._saved - begun))
 
     def _whose(self) -> list[list[object]]:
-        return [[self.problem.cells[part.cell].name, list(part.chains)] for part in self.lanes.parts]
+        return whose(self.problem.cells, self.lanes)
 
     def _state(self, step: int) -> State:
         state: State = {"step": step, "lanes": self._whose()}
@@ -261,12 +284,7 @@ class Flight:
 
     def _take_up(self) -> int:
         """Go on from a saved state, if there is one of these very lanes; returns the step to go on at."""
-        states = [target.section.load_state() for target in self.targets]
-        state = states[0]
-        if state is not None:
-            whose, least = self._whose(), state["step"]
-            if any(one is None or one["lanes"] != whose or one["step"] < least for one in states):
-                state = None  # another call has begun some of these chains anew
+        state = saved_state([target.section for target in self.targets], self._whose())
         step = 0 if state is None else int(state["step"])
         for target in self.targets:
             target.section.cut_back(step)
@@ -284,6 +302,7 @@ class Flight:
         self.transition.alive.copy_(state["alive"])
         self.transition.death_step.copy_(state["death_step"])
         self.transition.step_index.fill_(step)
+        self.deaths = self.transition.death_step.cpu().numpy().copy()
         return step
 
 

@@ -24,9 +24,9 @@ def congruent(restrictions: Sequence[Restriction]) -> Classes:
     return [tuple(cells) for cells in classes.values()]
 
 
-def groups(classes: Classes, num_chains: int, chains_per_pass: int) -> list[list[Lanes]]:
+def groups(classes: Classes, spans: Sequence[range]) -> list[list[Lanes]]:
     """The passes of these classes; those over the same chains take each step one after another, so that one forward at
     w* serves them all.
     """
-    of_class = [passes(cells, num_chains, chains_per_pass) for cells in classes]
+    of_class = [passes(cells, spans) for cells in classes]
     return [list(together) for together in zip(*of_class, strict=True)]

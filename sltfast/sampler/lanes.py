@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,8 +52,6 @@ class Lanes:
         return sum(len(part.chains) for part in self.parts)
 
 
-def passes(cells: tuple[int, ...], num_chains: int, chains_per_pass: int) -> list[Lanes]:
-    """All chains of congruent cells, ``chains_per_pass`` of each at a time."""
-    starts = range(0, num_chains, chains_per_pass)
-    ranges = [range(start, min(start + chains_per_pass, num_chains)) for start in starts]
-    return [Lanes(tuple(Part(cell, chains) for cell in cells)) for chains in ranges]
+def passes(cells: tuple[int, ...], spans: Sequence[range]) -> list[Lanes]:
+    """A pass of congruent cells for each of these ranges of chains."""
+    return [Lanes(tuple(Part(cell, chains) for cell in cells)) for chains in spans]

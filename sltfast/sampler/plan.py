@@ -18,6 +18,7 @@ from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.grouping import Classes, congruent, groups
 from sltfast.sampler.lanes import Lanes
 from sltfast.sampler.precision import compute_dtype
+from sltfast.sampler.shortage import first_line, give_back, ran_out_of_memory
 from sltfast.sampler.sizing import PassBytes, Sizing
 
 if TYPE_CHECKING:
@@ -53,12 +54,19 @@ class Plan:
             "engine": engine.name,
             "engine_reason": engine.why,
             "chains_per_pass": self.chains_per_pass[cell],
+            "passes": self.passes(cell),
             "restrictions_per_pass": len(shared.parts),
+            "beside_others": any(len(group) > 1 for group in self.groups if shared in group),
             "update": "langevin_step_",
             "not_fused": why_not_fused(self.config, restriction),
             **engine.facts,
             **self.facts,
         }
+
+    def passes(self, cell: int) -> list[list[int]]:
+        """First and last-plus-one chain of each pass of a cell."""
+        parts = [part for group in self.groups for lanes in group for part in lanes.parts if part.cell == cell]
+        return [[part.chains.start, part.chains.stop] for part in parts]
 
     def text(self) -> str:
         """The plan in lines for a reader."""
@@ -115,22 +123,30 @@ class Planner:
         for cells in congruent(restrictions) if together else [(cell,) for cell in range(len(restrictions))]:
             classes += self._chosen(cells, earlier)
         sharing = [cells for cells in classes if self._shares(cells[0])]
-        beside = sharing if len(sharing) > 1 else []
+        beside = [cells for cells in sharing if earlier.get(cells[0], {}).get("beside_others", True)]
+        beside = beside if len(beside) > 1 else []
         chains: dict[int, int] = {}
         for cells in classes:
             chains |= dict.fromkeys(cells, self._chains(cells, earlier, clocked=cells not in beside))
         beside = self._fitting(beside, chains, earlier)
         alone = [cells for cells in classes if cells not in beside]
-        passes = [group for cells in alone for group in groups([cells], self.config.num_chains, chains[cells[0]])]
+        passes = [group for cells in alone for group in groups([cells], self._spans(cells, chains, earlier))]
         together_bytes = [[self._bytes(cells, chains)] for cells in alone]
         if beside:
-            passes += groups(beside, self.config.num_chains, chains[beside[0][0]])
+            passes += groups(beside, self._spans(beside[0], chains, earlier))
             together_bytes.append([self._bytes(cells, chains) for cells in beside])
         together = any(len(group) > 1 for group in passes)
         not_captured = capture_refusal(self.request.step_capture, self.config, self.builder.device, alone=not together)
         facts = {"logits": self.logits or "not formed", "step_capture": not_captured or CAPTURED}
         facts |= self.sizing.facts(together_bytes)
         return Plan(self.config, self._engines, chains, passes, not_captured, facts)
+
+    def _spans(self, cells: tuple[int, ...], chains: Mapping[int, int], earlier: Mapping[int, Any]) -> list[range]:
+        """The chains of each pass: as on record, else so many at a time."""
+        cell, total = cells[0], self.config.num_chains
+        if cell in earlier and self.request.chains_per_pass is None:
+            return [range(*span) for span in earlier[cell]["passes"]]
+        return [range(start, min(start + chains[cell], total)) for start in range(0, total, chains[cell])]
 
     def _bytes(self, cells: tuple[int, ...], chains: Mapping[int, int]) -> PassBytes:
         return self.sizing.pass_bytes(cells, self._engines[cells[0]].name, chains[cells[0]])
@@ -156,30 +172,62 @@ class Planner:
         """The engine of a pass."""
         return self.builder.build(self._engines[lanes.cells[0]].name, lanes.cells, len(lanes.parts[0].chains))
 
+    def make_room(self) -> None:
+        """Memory ran out: keep no activations from now on."""
+        self.builder.memo.clear()
+        self.builder.memo.budget = 0
+
+    def fall_back(self, cell: int, why: str) -> bool:
+        """Run a cell's chains one after another from now on, unless an engine was asked for; whether it does."""
+        if self.request.engine != "auto":
+            return False
+        self._engines[cell] = EngineChoice("sequential", f"out of memory: {why}", {})
+        return True
+
+    def same_layout(self, cell: int) -> bool:
+        """Whether the sequential engine keeps a cell's weights as the others do: whole tensors, not rectangles."""
+        return all(segment.whole for segment in self.builder.restrictions[cell].segments)
+
     def _chosen(self, cells: tuple[int, ...], earlier: Mapping[int, Mapping[str, Any]]) -> Classes:
         """Choose an engine for congruent cells; they come back one by one where they cannot share it."""
         if all(cell in earlier and earlier[cell]["restrictions_per_pass"] == len(cells) for cell in cells):
             for cell in cells:
                 known = earlier[cell]
-                facts = {PARTS_AT: known[PARTS_AT]} if PARTS_AT in known else {}
+                facts = {name: known[name] for name in (PARTS_AT, "out_of_memory") if name in known}
                 self._engines[cell] = EngineChoice(known["engine"], known["engine_reason"], facts)
             return [cells]
+        count = earlier.get(cells[0], {}).get("restrictions_per_pass", len(cells))
+        if count < len(cells):  # an earlier call had no room for all of them
+            parts = [cells[start : start + count] for start in range(0, len(cells), count)]
+            return [one for part in parts for one in self._chosen(part, earlier)]
         lanes = 1 if len(cells) > 1 else self.sizing.trial_chains(cells, CHECKED_LANES)
         try:
             with self.sizing.watched():
-                choice = choose(
-                    self._requested(cells),
-                    self.config,
-                    self.builder.clone,
-                    lambda name: self.builder.build(name, cells, lanes),
-                    lambda engine: self.builder.disagreement(engine, cells, lanes),
-                )
+                choice = self._tried(cells, lanes)
         except ValueError:
             if len(cells) == 1:
                 raise
             return [one for cell in cells for one in self._chosen((cell,), earlier)]
         self._engines |= dict.fromkeys(cells, choice)
         return [cells]
+
+    def _tried(self, cells: tuple[int, ...], lanes: int) -> EngineChoice:
+        """The engine to take, tried with so many lanes, or half as many where memory runs out."""
+        try:
+            return choose(
+                self._requested(cells),
+                self.config,
+                self.builder.clone,
+                lambda name: self.builder.build(name, cells, lanes),
+                lambda engine: self.builder.disagreement(engine, cells, lanes),
+                fewest=lanes == 1,
+            )
+        except Exception as error:
+            if lanes == 1 or not ran_out_of_memory(error):
+                raise
+            self.sizing.ran_out(lanes, first_line(error))
+        give_back(self.builder.device)
+        return self._tried(cells, min(lanes // 2, self.sizing.most))
 
     def _requested(self, cells: tuple[int, ...]) -> str:
         if len(cells) > 1:
@@ -194,7 +242,16 @@ class Planner:
             return int(earlier[cell]["chains_per_pass"])
         clocked = clocked and not self.request.compile  # each size would be compiled anew
         others = self.request.engine == "auto" and len(cells) == 1 and not self._shares(cell)
-        taken, facts = self.sizing.taken(cells, choice.name, clocked=clocked, others=others)
+        try:
+            taken, facts = self.sizing.taken(cells, choice.name, clocked=clocked, others=others)
+        except Exception as error:
+            alone = len(cells) > 1 or choice.name == "sequential"
+            if alone or not ran_out_of_memory(error) or not self.fall_back(cell, first_line(error)):
+                raise
+            self.sizing.ran_out(1, first_line(error))
+            return self._chains(cells, earlier, clocked=clocked)
+        if self.sizing.shortages:
+            facts |= {"out_of_memory": list(self.sizing.shortages)}
         if taken.engine != choice.name:
             choice = EngineChoice(taken.engine, f"measured to be faster than {choice.name!r}", {})
         self._engines |= dict.fromkeys(cells, choice._replace(facts={**choice.facts, **facts}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from sltfast.observables import Observable
 from sltfast.restriction import Restriction
 from sltfast.results.writer import Writer
 from sltfast.sampler.config import SamplerConfig
-from sltfast.sampler.engines.engine import Engine
 from sltfast.sampler.feed import Copies
-from sltfast.sampler.lanes import Cell, Lanes
+from sltfast.sampler.lanes import Cell
 from sltfast.sampler.observed import Observed
+from sltfast.sampler.plan import Planner
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.recording import Recording
 
@@ -33,7 +33,7 @@ class Problem:
         init_losses: float64 [streams, steps], losses at w* of every batch.
         recording: what is kept of the observables.
         observed: their losses at w*, by identifier, of one lane.
-        engine_for: builds the engine of a pass.
+        planner: builds the engine of a pass, and is told where memory runs out.
         save_token_losses: record the sampling batches' losses per item.
         tokens: and their token ids.
         copies: how batches reach the device; None: they are used where they are.
@@ -55,7 +55,7 @@ class Problem:
     tokens: bool
     writer: Writer
     progress: Progress
-    engine_for: Callable[[Lanes], Engine]
+    planner: Planner
     copies: Copies | None = None
     not_captured: str = ""
     plans: Sequence[dict[str, Any]] = ()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sltfast.batches import BatchStream, fetch
+from sltfast.errors import PassShrunk
 from sltfast.observables import Observable
 from sltfast.restriction import Restriction
 from sltfast.sampler.budget import memory_budget
@@ -23,6 +24,7 @@ from sltfast.sampler.footprint import LiveBytes
 from sltfast.sampler.grouping import congruent
 from sltfast.sampler.memory import Weights, activations_at_most, weight_bytes
 from sltfast.sampler.pace import Candidate, candidates, fastest, seconds_of
+from sltfast.sampler.shortage import first_line, give_back, ran_out_of_memory
 from sltfast.sampler.transition import Transition
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class Sizing:
         self._live: LiveBytes | None = None
         self._rest: dict[tuple[tuple[int, ...], str], tuple[float, float]] = {}
         self._tried = 0
+        self.most = config.num_chains
+        self.shortages: list[dict[str, Any]] = []
 
     def expect(self, clone: nn.Module, restrictions: Sequence[Restriction], stream: BatchStream) -> None:
         """Decide whether memory is worth measuring: whether, by its bound, the run may need much of the budget."""
@@ -120,6 +124,17 @@ class Sizing:
         """The peak of everything watched so far."""
         return 0 if self._live is None else self._live.peak
 
+    def ran_out(self, chains: int, why: str) -> None:
+        """Memory ran out for so many chains: from now on half of them are the most."""
+        self.most = min(self.most, max(1, chains // 2))
+        self.shortages.append({"step": None, "before": f"{chains} chains per pass", "after": self.most, "error": why})
+        warnings.warn(
+            f"out of memory while {chains} chains per pass were tried ({why}): going on with at most {self.most}",
+            PassShrunk,
+            stacklevel=2,
+        )
+        give_back(self.device)
+
     def use(
         self, builder: EngineBuilder, observables: Sequence[Observable], kept: Mapping[str, int], lane_bytes: int
     ) -> None:
@@ -157,9 +172,16 @@ class Sizing:
             return one, 0.0
         self._rest[cells, engine] = (0.0, one)
         all_fit = self.pass_bytes(cells, engine, self.config.num_chains).peak <= self.left
-        if (all_fit and not self.request.plan) or self.pass_bytes(cells, engine, 2).peak > self.left:
+        enough = (all_fit and not self.request.plan) or self.most == 1
+        if enough or self.pass_bytes(cells, engine, 2).peak > self.left:
             return 0.0, one  # so many times one chain is all that has to be known
-        two = self._step(cells, engine, 2)
+        try:
+            two = self._step(cells, engine, 2)
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            self.ran_out(2, first_line(error))
+            return 0.0, one
         return max(0.0, 2 * one - two), max(two - one, two / 2)
 
     def _step(self, cells: tuple[int, ...], name: str, chains: int) -> int:
@@ -169,8 +191,10 @@ class Sizing:
         before, compiled = live.peak, self.builder.compiled
         self.builder.compiled = False  # op by op, where memory is seen; a compiled step needs no more
         with live:
-            engine = self.builder.build(name, cells, chains)
-            self.builder.compiled = compiled
+            try:
+                engine = self.builder.build(name, cells, chains)
+            finally:
+                self.builder.compiled = compiled
             live.restart()
             held = live.now
             for _ in range(min(2, self.config.gradient_accumulation_steps)):
@@ -199,13 +223,13 @@ class Sizing:
 
     def largest(self, cells: Sequence[int], engine: str, chains: int) -> int:
         """The most chains, up to ``chains``, whose pass fits the budget; 1 even where that does not."""
+        fits, over = 1, chains + 1
         if self.pass_bytes(cells, engine, chains).peak <= self.left:
-            return chains
-        fits, over = 1, chains
+            fits = chains
         while over - fits > 1:
             middle = (fits + over) // 2
             fits, over = (middle, over) if self.pass_bytes(cells, engine, middle).peak <= self.left else (fits, middle)
-        return fits
+        return min(fits, self.most)  # which measuring may have lowered
 
     def taken(
         self, cells: Sequence[int], engine: str, *, clocked: bool, others: bool
@@ -226,11 +250,17 @@ class Sizing:
         if engine == "sequential":
             wanted = 1
         largest = self.largest(cells, engine, wanted)
-        self._check(cells, engine, largest, wanted if asked is not None else 1)
+        self._check(cells, engine, largest, min(wanted, self.most) if asked is not None else 1)
         if asked is not None or not clocked or self.device.type != "cpu":
             return Candidate(engine, largest), {}
         options = candidates(engine, largest, others=others)
-        pace = fastest(options, all_of_them * self.config.num_steps, lambda one, n: self._seconds(cells, one, n))
+        try:
+            pace = fastest(options, all_of_them * self.config.num_steps, lambda one, n: self._seconds(cells, one, n))
+        except Exception as error:
+            if not ran_out_of_memory(error) or largest == 1:
+                raise
+            self.ran_out(largest, first_line(error))
+            return self.taken(cells, engine, clocked=clocked, others=others)
         for option in pace.milliseconds:
             self._tried = max(self._tried, self.pass_bytes(cells, *option).peak)
         measured = {f"{one.engine} {one.chains}": time for one, time in pace.milliseconds.items()}

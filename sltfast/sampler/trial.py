@@ -13,6 +13,7 @@ from sltfast.data import leaves
 from sltfast.losses import ItemLoss, ItemLosses, check_causal, token_ids
 from sltfast.observables import Observable
 from sltfast.restriction import Restriction
+from sltfast.sampler.shortage import ran_out_of_memory
 from sltfast.stacking.prefix import Outline, outlined
 
 
@@ -83,6 +84,8 @@ def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bo
     try:
         return loss(clone, batch)
     except (IndexError, RuntimeError) as error:
+        if ran_out_of_memory(error):
+            raise
         if not language_model:
             error.add_note(f"{loss.name} was called with {_described(batch)}")
             raise

@@ -9,6 +9,7 @@ from torch import nn
 
 from sltfast.sampler.config import SamplerConfig
 from sltfast.sampler.engines.engine import Engine
+from sltfast.sampler.shortage import ran_out_of_memory
 
 LADDER = ("stacked", "vmap", "sequential")
 """From doing most together to asking least of the model."""
@@ -47,6 +48,8 @@ def choose(
     model: nn.Module,
     build: Callable[[str], Engine],
     disagreement: Callable[[Engine], str | None],
+    *,
+    fewest: bool = True,
 ) -> EngineChoice:
     """Try engines from the top of the ladder and take the first that agrees with one chain.
 
@@ -56,9 +59,11 @@ def choose(
         model: the run's.
         build: makes an engine of a few lanes by name.
         disagreement: says how it differs from one chain (``agreement.disagreement``).
+        fewest: no fewer lanes can be tried: an engine for which memory runs out is passed over.
 
     Raises:
         ValueError: the engine that was asked for cannot be used; the message says why.
+        Exception: memory ran out, where fewer lanes can be tried.
     """
     names, reason = ladder(requested, config, model)
     reasons = [reason] if reason else []
@@ -71,6 +76,8 @@ def choose(
             facts = engine.facts()
             engine.close()
         except Exception as error:
+            if not fewest and ran_out_of_memory(error):
+                raise
             refusal = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if refusal is None:
             return EngineChoice(name, "; ".join(reasons), facts)
