@@ -29,6 +29,7 @@ from sltfast.results.identity import loss_source, restriction_digest, run_identi
 from sltfast.results.layout import ArraySpec, layout
 from sltfast.results.lock import locked
 from sltfast.results.loss_values import loss_values
+from sltfast.results.place import place_of
 from sltfast.results.record import attributes, start_values
 from sltfast.results.replacing import delete_results, tell
 from sltfast.results.store import MemoryStore, Store, ZarrStore
@@ -45,6 +46,7 @@ from sltfast.sampler.precision import check_precision, compute_dtype, computed_i
 from sltfast.sampler.problem import Problem
 from sltfast.sampler.progress import Progress
 from sltfast.sampler.recording import Recording
+from sltfast.sampler.room import check_counts, check_records
 from sltfast.sampler.run import Run
 from sltfast.sampler.shortage import no_room_for
 from sltfast.sampler.sizing import Sizing
@@ -90,7 +92,8 @@ def run_chains(
         As ``sltfast.sample``.
     """
     model = unwrap(model)
-    paths = {name: _resolved(one.output_path) for name, one in wanted.items()}
+    paths = {name: place_of(one.output_path) for name, one in wanted.items()}
+    check_counts(config, list(paths.values()))
     source = as_source(dataset, buffer_size=request.buffer_size)
     check_precision(config.precision, model)
     restrictions = {name: Restriction.of(model, one.param_masks) for name, one in wanted.items()}
@@ -125,6 +128,7 @@ def run_chains(
             specs.append(ArraySpec("init_loss_dataset", (), (), "float64"))
         if weights is not None:
             specs += weight_specs(config, weights)
+        check_records(config, specs, list(paths.values()))
         places: list[_Place] = []
         identity: dict[str, Any] = {}
         for name, restriction in restrictions.items():
@@ -308,10 +312,6 @@ def _without_logits(
     finally:
         for parameter in moving:
             parameter.requires_grad_(False)
-
-
-def _resolved(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path).expanduser().resolve()
 
 
 def _warn(config: SamplerConfig) -> None:

@@ -12,7 +12,15 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module behind torch.compile and (Distributed)DataParallel wrappers."""
+    """The module behind torch.compile and (Distributed)DataParallel wrappers.
+
+    Raises:
+        TypeError: no module.
+    """
+    given: Any = model
+    if not isinstance(given, nn.Module):
+        what = f"the class {given.__name__} itself" if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"model must be a torch.nn.Module, got {what} (sltfast.inputs loads models from disk)")
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
@@ -29,7 +37,7 @@ def structural_clone(model: nn.Module, device: torch.device, dtype: torch.dtype 
     every floating-point parameter and buffer is held in it, in a copy where it was not.
 
     Raises:
-        ValueError: a parameter of a lazy module that has not run yet.
+        ValueError: a parameter of a lazy module that has not run yet, or one without values (meta device).
         TypeError: the module tree cannot be copied (locks, open files, non-leaf weights).
     """
     # An embedding with max_norm rescales its rows in place as it reads them.
@@ -38,6 +46,8 @@ def structural_clone(model: nn.Module, device: torch.device, dtype: torch.dtype 
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
+        if parameter.is_meta:
+            raise ValueError(f"parameter {name!r} is on the meta device: load all of the model's weights first")
         held = dtype if parameter.is_floating_point() else None
         shared = parameter.detach().to(device, held)
         if id(parameter) in rescaled or shared.is_inference():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -86,17 +87,22 @@ def as_source(dataset: Any, *, buffer_size: int | None = None) -> Source:
         TypeError: a kind of data set that cannot be replayed by index, and no ``buffer_size``.
         ValueError: no rows, rows of different lengths, or columns of different lengths.
     """
-    if buffer_size is not None and (
-        isinstance(buffer_size, bool) or int(buffer_size) != buffer_size or buffer_size < 1
-    ):
-        raise ValueError(f"buffer_size must be a whole number >= 1, got {buffer_size!r}")
-    source = _dispatch(dataset, buffer_size)
+    size: Any = buffer_size
+    if size is not None and (isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1):
+        raise ValueError(f"buffer_size must be a whole number >= 1, got {size!r}")
+    if isinstance(dataset, type | str | bytes):
+        told = f"the class {dataset.__name__} itself" if isinstance(dataset, type) else repr(dataset[:40])
+        raise TypeError(f"dataset is {told}; give {_KINDS} (sltfast.inputs reads files)")
+    source = _dispatch(dataset, None if size is None else int(size))
     if len(source) == 0:
         raise ValueError(f"the data set ({source.kind}) has no rows")
     for leaf in leaves(source.tensors):
         if leaf.numel() == 0:
             raise ValueError(f"the data set's rows are empty (shape {tuple(leaf.shape)})")
     return source
+
+
+_KINDS = "tensors, a tuple or dict of tensors, a Hugging Face Dataset, a torch Dataset or a DataLoader"
 
 
 def _dispatch(dataset: Any, buffer_size: int | None) -> Source:
@@ -114,6 +120,9 @@ def _dispatch(dataset: Any, buffer_size: int | None) -> Source:
         return _from_tensors({key: _tensor(value) for key, value in dataset.items()}, "dict of tensors")
     if isinstance(dataset, tuple) and all(isinstance(value, Tensor | np.ndarray) for value in dataset):
         return _from_tensors(tuple(_tensor(value) for value in dataset), "tuple of tensors")
+    if isinstance(dataset, tuple) and any(isinstance(value, Tensor | np.ndarray) for value in dataset):
+        others = sorted({type(value).__name__ for value in dataset if not isinstance(value, Tensor | np.ndarray)})
+        raise TypeError(f"dataset is a tuple of tensors and {', '.join(others)}: make every part a tensor or an array")
     if isinstance(dataset, torch_data.IterableDataset) or not (
         hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     ):
@@ -127,15 +136,19 @@ def _tensor(value: Any) -> Tensor:
         return tensor.long() if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64) else tensor
     try:
         array = np.asarray(value)
-        if array.dtype.kind == "u" and array.itemsize > 1:
-            array = array.astype(np.int64)  # torch computes with one unsigned type only
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # read-only memory maps are only read
-            return torch.from_numpy(array)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"a column is not a rectangular array of numbers ({error}): {_RAGGED}") from error
+    if array.dtype == object and _is_ragged(array):
+        raise ValueError(f"a column is not a rectangular array of numbers: {_RAGGED}")
+    if array.dtype.kind not in "biufc" or array.dtype.itemsize > 16 or array.dtype == np.longdouble:
+        raise ValueError(f"a column holds {array.dtype}, not numbers that torch has: encode or convert it first")
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        array = array.astype(np.int64)  # torch computes with one unsigned type only
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # read-only memory maps are only read
+        return torch.from_numpy(array)
 
 
 _RAGGED = (
@@ -147,6 +160,8 @@ def _from_tensors(tensors: Any, kind: str) -> Source:
     parts = leaves(tensors)
     if not parts:
         raise ValueError(f"the data set ({kind}) holds no tensors")
+    if any(part.is_meta for part in parts):
+        raise ValueError(f"the data set ({kind}) is on the meta device, which holds no values: give real tensors")
     if any(part.ndim == 0 for part in parts):
         raise ValueError(f"the data set ({kind}) holds a scalar: the first dimension of every tensor counts rows")
     lengths = sorted({len(part) for part in parts})
@@ -224,14 +239,32 @@ def _check_arrow_lengths(dataset: Any, names: Sequence[str]) -> None:
 
 
 def _from_items(dataset: Any, collate: Callable[[list[Any]], Any], kind: str) -> Source:
-    def fetch(rows: np.ndarray) -> Any:
-        items = [dataset[int(row)] for row in rows]
+    def item(row: int) -> Any:
         try:
-            return collate(items)
+            return dataset[row]
+        except Exception as error:  # whatever the data set raises, its row is told
+            if isinstance(error, KeyError | IndexError | TypeError):
+                raise ValueError(
+                    f"row {row} of the data set ({kind}, {length} rows) cannot be read by its number "
+                    f"({type(error).__name__}: {error}): dataset[i] must work for 0 <= i < len(dataset)"
+                ) from error
+            error.add_note(f"row {row} of the data set ({kind}) was read")
+            raise
+
+    def fetch(rows: np.ndarray) -> Any:
+        items = [item(int(row)) for row in rows]
+        try:
+            batch = collate(items)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"rows {rows[:4].tolist()}… of the data set do not stack ({error}): {_RAGGED}") from error
+        if not leaves(batch):
+            raise TypeError(f"the data set's items ({type(items[0]).__name__}) hold no numbers: encode them")
+        return batch
 
-    length = len(dataset)
+    try:
+        length = len(dataset)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"the length of the data set ({kind}) cannot be told: len(dataset) fails ({error})") from error
     if length:
         if kind == "list":  # in memory already: rows of different lengths are met now, not at step 1000
             return _from_tensors(fetch(np.arange(length)), kind)
@@ -303,10 +336,7 @@ def _concatenated(batches: list[Any]) -> Any:
 
 def _buffered(dataset: Iterable[Any], buffer_size: int | None) -> Source:
     if not hasattr(dataset, "__iter__"):
-        raise TypeError(
-            f"dataset is a {type(dataset).__name__}; give tensors, a tuple or dict of tensors, a Hugging Face Dataset, "
-            "a torch Dataset or a DataLoader"
-        )
+        raise TypeError(f"dataset is a {type(dataset).__name__}; give {_KINDS}")
     if buffer_size is None:
         raise TypeError(
             f"dataset ({type(dataset).__name__}) can only be iterated, so its batches cannot be replayed at w*: give "

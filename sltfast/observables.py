@@ -16,6 +16,7 @@ from sltfast.batches import fetch
 from sltfast.data import Source, as_source, leaves
 from sltfast.losses import token_ids
 
+LONGEST_NAME = 200  # bytes of an identifier in UTF-8: file systems end at 255, and "moment_comoment_" comes before it
 ObservableSpec = Any  # a data set, or (data set, batches_per_draw)
 
 
@@ -24,10 +25,16 @@ def observable_id(name: str) -> str:
 
     Raises:
         TypeError: no string.
+        ValueError: longer than a file's name may be.
     """
     if not isinstance(name, str):
         raise TypeError(f"observables are named by strings, got {name!r}")
     result = re.sub(r"\W", "_", name)
+    if len(result.encode()) > LONGEST_NAME:
+        raise ValueError(
+            f"observable {name[:40]!r}… has a name of {len(result.encode())} bytes: it becomes part of file names, so "
+            f"at most {LONGEST_NAME} are allowed"
+        )
     return f"_{result}" if not result or result[0].isdigit() else result
 
 

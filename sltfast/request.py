@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -12,7 +13,7 @@ import torch
 from sltfast.losses import LossFn
 from sltfast.restriction import ParamMasks
 from sltfast.sampler.capture import StepCaptureSetting
-from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs
+from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs, shown, whole_number, yes_or_no
 
 RMSPROP = ("rmsprop_eps", "rmsprop_alpha")  # devinterp's other spelling of sampling_method_kwargs
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
@@ -44,15 +45,17 @@ class Request:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.engine not in get_args(EngineName):
+        if not isinstance(self.engine, str) or self.engine not in get_args(EngineName):
             raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {self.engine!r}")
-        if self.record not in get_args(Record):
+        if not isinstance(self.record, str) or self.record not in get_args(Record):
             raise ValueError(f"record must be one of {', '.join(get_args(Record))}, got {self.record!r}")
         if self.sampling_task is not None and not isinstance(self.sampling_task, str):
             raise TypeError(f"sampling_task must be None or the name of an observable, got {self.sampling_task!r}")
-        if isinstance(self.num_blocks, bool) or not isinstance(self.num_blocks, int) or self.num_blocks < 1:
-            raise ValueError(f"num_blocks must be a whole number >= 1, got {self.num_blocks!r}")
-        if self.step_capture not in ("auto", True, False):
+        for name, least in (("num_blocks", 1), ("batches_per_draw", 1), ("obs_seed", 0)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        for name in ("save_token_losses", "dataset_init_loss", "progress", "plan", "compile"):
+            object.__setattr__(self, name, yes_or_no(name, getattr(self, name)))
+        if not isinstance(self.step_capture, str | bool) or self.step_capture not in ("auto", True, False):
             raise ValueError(f"step_capture must be 'auto', True or False, got {self.step_capture!r}")
         if not isinstance(self.overwrite, bool):
             raise ValueError(f"overwrite must be True or False, got {self.overwrite!r}")
@@ -62,9 +65,10 @@ class Request:
             )
         for name, what in (("chains_per_pass", "chains"), ("memory_budget", "bytes")):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
             if value is not None and not (whole and value >= 1):
-                raise ValueError(f"{name} must be None or a number of {what} >= 1, got {value!r}")
+                raise ValueError(f"{name} must be None or a number of {what} >= 1, got {shown(value)}")
+            object.__setattr__(self, name, None if value is None else int(value))
 
 
 def resolve(dataset: Any, keywords: Mapping[str, Any]) -> tuple[SamplerConfig, Request]:

@@ -71,6 +71,8 @@ class ItemLoss:
                 f"{self.name} must return one loss per item, shape [{rows}] or [{rows}, T], got {_described(values)} "
                 "(use reduction='none' and average over each item's own outputs)"
             )
+        if values.numel() == 0:
+            raise ValueError(f"{self.name} returned no losses (shape {tuple(values.shape)}): give at least one an item")
         if weights is not None and weights.shape != values.shape:
             raise ValueError(f"{self.name} returned weights of shape {tuple(weights.shape)} for {_described(values)}")
         return ItemLosses(values.reshape(rows, -1), None if weights is None else weights.reshape(rows, -1))

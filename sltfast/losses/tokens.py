@@ -89,6 +89,8 @@ def check_tokens(model: nn.Module, tensors: Any) -> None:
     for name in ("attention_mask", "labels"):
         if name in columns and columns[name].shape != ids.shape:
             raise ValueError(f"{name} has shape {tuple(columns[name].shape)}, input_ids {tuple(ids.shape)}")
+        if name in columns:
+            _check_column(name, columns[name])
     vocabulary = _vocabulary(model)
     ids = ids.long()
     low, high = int(ids.min()), int(ids.max())
@@ -110,6 +112,13 @@ def check_tokens(model: nn.Module, tensors: Any) -> None:
         raise ValueError(
             f"no token is left to predict: attention_mask is 0 or labels are {IGNORE_INDEX} (ignored) at every position"
         )
+
+
+def _check_column(name: str, column: Tensor) -> None:
+    if name == "labels" and (column.is_floating_point() or column.dtype == torch.bool):
+        raise ValueError(f"labels must be whole numbers (int64), got {column.dtype}")
+    if name == "attention_mask" and not bool((column >= 0).all()):
+        raise ValueError("attention_mask must be 1 where a token counts and 0 where it is padding, got negative or NaN")
 
 
 def _vocabulary(model: nn.Module) -> int | None:

@@ -133,7 +133,23 @@ def layout(
         specs += [
             ArraySpec(f"metrics_{name}", ("chain", "step"), (chains, steps), "float32", "step") for name in METRICS
         ]
+    _check_names(specs, observables)
     return specs
+
+
+def _check_names(specs: Sequence[ArraySpec], observables: Sequence[Observable]) -> None:
+    """Refuse an observable whose arrays or dimensions would be the run's own ("trace" makes ``init_loss_trace``)."""
+    seen: set[str] = {"init_loss_dataset"}
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        twice = [spec.name] if spec.name in seen else []
+        twice += [dim for dim, size in zip(spec.dims, spec.shape, strict=True) if sizes.setdefault(dim, size) != size]
+        seen.add(spec.name)
+        if twice:
+            whose = [one.name for one in observables if one.id in (twice[0], spec.name) or twice[0].endswith(one.id)]
+            raise ValueError(
+                f"observable {(whose or ['?'])[0]!r} would be recorded as the run's {twice[0]!r}: rename it"
+            )
 
 
 def _block_specs(recording: Recording, chains: int, items: int) -> list[ArraySpec]:

@@ -14,6 +14,7 @@ from sltfast.results.differences import differences, refusal
 from sltfast.results.durable import SPECS, discard, is_ours
 from sltfast.results.journal import read_journal
 from sltfast.results.layout import ArraySpec
+from sltfast.results.place import readable_path
 from sltfast.results.replacing import described
 from sltfast.results.store import MemoryStore, sidecar
 
@@ -66,7 +67,7 @@ def open_run(path: str | Path) -> xr.DataTree:
     """
     import xarray as xr
 
-    path = Path(path).expanduser()
+    path = readable_path(path, "path").expanduser()
     if not path.exists():
         raise FileNotFoundError(f"there is no run at {path}")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,13 +76,20 @@ class Baseline:
         return same
 
     def _forward(self, rows: np.ndarray) -> ItemLosses:
-        losses = self.loss(self.model, fetch(self.streams[0].source, rows, self.device))
+        losses = self._losses(fetch(self.streams[0].source, rows, self.device), rows, "the data set")
         if self.positions is not None and losses.values.shape[1] != self.positions:
             raise ValueError(
                 f"{self.loss.name} gives {losses.values.shape[1]} losses an item on rows {rows[:4].tolist()}… and "
                 f"{self.positions} on others: pad all rows to one length, or give save_token_losses=False"
             )
         return losses
+
+    def _losses(self, batch: Any, rows: np.ndarray, whose: str) -> ItemLosses:
+        try:
+            return self.loss(self.model, batch)
+        except (IndexError, RuntimeError) as error:
+            error.add_note(f"{self.loss.name} failed on rows {rows[:8].tolist()} of {whose}: check its labels or ids")
+            raise
 
     @torch.no_grad()
     def step_losses(self, num_steps: int) -> np.ndarray:
@@ -159,8 +167,9 @@ class Baseline:
             ValueError: a loss that counts is NaN or infinite, a weight is negative or infinite, or nothing counts.
         """
         batches = []
-        for data in observable.batches:
-            batches.append(self.loss(self.model, data))
+        for k, data in enumerate(observable.batches):
+            rows = observable.rows[k * observable.batch_size :]
+            batches.append(self._losses(data, rows, f"observable {observable.name!r}"))
             self.tick()
         found = Observed.of(batches, 1)
         weights = torch.ones_like(found.values) if found.weights is None else found.weights

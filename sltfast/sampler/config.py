@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 SAMPLING_METHODS = {
     "sgmcmc_sgld": "sgld",
     "sgld": "sgld",
@@ -90,8 +92,7 @@ class SamplerConfig:
         if self.init_noise is not None:
             _number(self, "init_noise", least=0.0, hint="or None")
         for name in ("save_metrics", "shuffle", "match_sampling_input_ids_across_chains"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, yes_or_no(name, getattr(self, name)))
         for name in (
             "batch_size",
             "num_chains",
@@ -99,17 +100,17 @@ class SamplerConfig:
             "num_steps_bw_draws",
             "gradient_accumulation_steps",
         ):
-            _whole(self, name, 1)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
         for name in ("num_burnin_steps", "num_init_loss_batches", "init_seed"):
-            _whole(self, name, 0)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 0))
         if self.init_seed >= 1 << 64:
             raise ValueError(f"init_seed must be below 2**64, got {self.init_seed}")
         if not isinstance(self.sampling_method, str) or self.sampling_method not in SAMPLING_METHODS:
             raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
-        if self.mode not in ("eval", "train"):
+        if not isinstance(self.mode, str) or self.mode not in ("eval", "train"):
             raise ValueError(f"mode must be 'eval' or 'train', got {self.mode!r}")
         allowed = SETTINGS[self.method]
-        unknown = sorted(set(self.sampling_method_kwargs) - set(allowed))
+        unknown = sorted(map(str, set(self.sampling_method_kwargs) - set(allowed)))
         if unknown:
             raise ValueError(
                 f"sampling_method_kwargs {unknown} mean nothing to {self.sampling_method!r} "
@@ -117,8 +118,8 @@ class SamplerConfig:
             )
         kwargs: Mapping[str, Any] = self.sampling_method_kwargs
         for key, value in kwargs.items():
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise ValueError(f"sampling_method_kwargs[{key!r}] must be a number, got {value!r}")
+            if not _is_finite(value):
+                raise ValueError(f"sampling_method_kwargs[{key!r}] must be a finite number, got {shown(value)}")
         if "alpha" in allowed and not 0.0 <= self.setting("alpha") <= 1.0:
             raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.setting('alpha')}")
         if "eps" in allowed and not self.setting("eps") > 0.0:
@@ -218,8 +219,8 @@ def _number(
 ) -> None:
     value: Any = getattr(config, name)
     mend = f" ({hint})" if hint else ""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
-        raise ValueError(f"{name} must be a finite number, got {value!r}{mend}")
+    if not _is_finite(value):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}{mend}")
     value = float(value)
     object.__setattr__(config, name, value)  # NumPy's scalars would not survive the record
     if above is not None and not value > above:
@@ -228,8 +229,40 @@ def _number(
         raise ValueError(f"{name} must be >= {least:g}, got {value!r}{mend}")
 
 
-def _whole(config: SamplerConfig, name: str, least: int) -> None:
-    value = getattr(config, name)
+def whole_number(name: str, value: Any, least: int) -> int:
+    """A count or seed as a plain integer (NumPy's scalars would not survive the record).
+
+    Raises:
+        ValueError: no whole number, or one below ``least``.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    object.__setattr__(config, name, int(value))
+        raise ValueError(f"{name} must be a whole number >= {least}, got {shown(value)}")
+    return int(value)
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """A switch as a plain bool.
+
+    Raises:
+        ValueError: neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it; one of a thousand digits is cut."""
+    if isinstance(value, int) and abs(value) >= 1 << 256:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # an integer beyond every float
+        return False

@@ -27,7 +27,7 @@ def check_precision(precision: str | None, model: nn.Module) -> None:
     """
     if precision is None:
         return
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(
             f"precision must be None (the model's own) or one of {', '.join(PRECISIONS)}, got {precision!r}"
         )

@@ -24,7 +24,7 @@ def test_numpys_numbers_are_taken_and_kept_as_pythons():
     [
         ({"shuffle": "no"}, "shuffle must be True or False"),
         ({"sampling_method": ["sgld"]}, "sampling_method must be one of"),
-        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": "x"}}, "must be a number"),
+        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": "x"}}, "must be a finite number"),
         ({"lr": 0.0}, "lr must be > 0, got 0.0"),
         ({"lr": -1e-3}, "lr must be > 0"),
         ({"lr": float("nan")}, "finite"),

@@ -1,0 +1,65 @@
+"""The path that a caller names for results: whether a run can be written there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+LONGEST_NAME = 255 - len(".journal.partial")  # bytes of a file's name, less what is kept beside a run
+
+
+def place_of(output_path: str | Path | None) -> Path | None:
+    """Where a run goes, absolute; None: memory. Nothing is made there.
+
+    Raises:
+        TypeError: no path.
+        ValueError: a path that no file system takes, or one without a name.
+        NotADirectoryError, PermissionError: a folder above it that is a file, or that may not be written to.
+    """
+    if output_path is None:
+        return None
+    path = readable_path(output_path, "output_path").expanduser()
+    try:
+        path = path.resolve()
+    except RuntimeError as error:  # of a loop of links, until Python 3.13
+        raise ValueError(f"output_path {output_path} leads nowhere: {error}") from error
+    if not path.name:
+        raise ValueError(f"output_path {output_path!r} has no name: give one of its own, as {path / 'run.zarr'}")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ValueError(
+            f"output_path has a name of {len(os.fsencode(path.name))} bytes ({path.name[:40]!r}…), but at most "
+            f"{LONGEST_NAME} are allowed"
+        )
+    above = nearest(path)
+    if not above.is_dir():
+        raise NotADirectoryError(f"output_path {path}: {above} is a file, not a folder; give another path")
+    if not os.access(above, os.W_OK | os.X_OK) or (path.is_dir() and not os.access(path, os.W_OK | os.X_OK)):
+        what = path if path.is_dir() else above
+        raise PermissionError(f"output_path {path}: {what} may not be written to; give another path, or its permission")
+    return path
+
+
+def readable_path(path: str | Path, name: str) -> Path:
+    """A path as the system takes it.
+
+    Raises:
+        TypeError: no path, or an empty one.
+        ValueError: a null character, which no path may hold.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise TypeError(f"{name} must be a path, got {path!r}")
+    if "\0" in str(path):
+        raise ValueError(f"{name} {str(path)!r} holds a null character, which no path may")
+    return Path(path)
+
+
+def nearest(path: Path) -> Path:
+    """The nearest thing above a path that exists.
+
+    Raises:
+        ValueError: a name on the way that is too long for the file system.
+    """
+    try:
+        return next(parent for parent in path.parents if parent.exists())
+    except OSError as error:
+        raise ValueError(f"{str(path)[:80]}… is no path that the file system takes ({error.strerror})") from error
