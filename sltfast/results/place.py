@@ -33,9 +33,8 @@ def place_of(output_path: str | Path | None) -> Path | None:
     above = nearest(path)
     if not above.is_dir():
         raise NotADirectoryError(f"output_path {path}: {above} is a file, not a folder; give another path")
-    if not os.access(above, os.W_OK | os.X_OK) or (path.is_dir() and not os.access(path, os.W_OK | os.X_OK)):
-        what = path if path.is_dir() else above
-        raise PermissionError(f"output_path {path}: {what} may not be written to; give another path, or its permission")
+    if not path.exists() and not os.access(above, os.W_OK | os.X_OK):  # a complete run is read all the same
+        raise PermissionError(f"output_path {path}: {above} may not be written to; give another path")
     return path
 
 
@@ -58,8 +57,15 @@ def nearest(path: Path) -> Path:
 
     Raises:
         ValueError: a name on the way that is too long for the file system.
+        PermissionError: a folder on the way that may not be read.
     """
     try:
         return next(parent for parent in path.parents if parent.exists())
+    except PermissionError as error:
+        raise PermissionError(
+            f"{path}: {error.filename} may not be read; give another path, or its permission"
+        ) from error
     except OSError as error:
-        raise ValueError(f"{str(path)[:80]}… is no path that the file system takes ({error.strerror})") from error
+        raise ValueError(
+            f"output_path {str(path)[:80]}… is no path that the file system takes ({error.strerror})"
+        ) from error
