@@ -171,7 +171,7 @@ def run_chains(
             planner = Planner(config, request, builder, sizing, no_logits)
             plan = planner.plan({cell: p.existing.plan for cell, p in enumerate(left) if p.existing.plan})
             for cell, place in enumerate(left):
-                place.attrs["sltfast"]["plan"] = plan.record(cell, place.restriction)
+                place.attrs["sltfast"] |= {"plan": plan.record(cell, place.restriction), "deaths": {}}
             if request.plan:
                 print(plan.text())  # noqa: T201  (what was asked for)
             with Progress(config.num_steps * config.num_chains * len(left), shown=request.progress) as bar:
@@ -204,6 +204,7 @@ def run_chains(
                     copies=PinnedCopies(where) if where.type == "cuda" else None,
                     not_captured=plan.not_captured,
                     plans=[place.attrs["sltfast"]["plan"] for place in left],
+                    deaths=[place.attrs["sltfast"]["deaths"] for place in left],
                 )
                 _run(problem, plan)
     return _checked({place.name: _tree(place, stores) for place in places})

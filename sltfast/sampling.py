@@ -158,7 +158,10 @@ def sample(
         step of the draw; ``mean_loss_<observable>`` (chain, draw), their weighted mean; ``init_loss_<observable>``
         (batch_<observable>, token_pos) and ``init_mean_loss_<observable>`` (), both at w*, on the same batches and in
         the same mode (with dropout: one sample of it); ``rows_<observable>`` (batch_<observable>), which rows of its
-        data set were picked. Losses are in nats. Groups ``posterior`` and ``sample_stats`` are ArviZ's.
+        data set were picked. Losses are in nats. Groups ``posterior`` and ``sample_stats`` are ArviZ's. A chain that
+        meets NaN or infinity is stopped, and no other feels it: ``attrs["sltfast"]["deaths"]`` keeps, by chain, its
+        step, its loss, the coordinate farthest from w* (``parameter``, ``index``, ``value``, ``distance``) and the
+        setting to turn. What is finite is never stopped, however large.
 
         With ``record="moments"``, in place of ``loss_<observable>`` and for φ_t = L_task(w_t) − L_task(w*) and
         y_t = ℓ(w_t) − ℓ(w*), float64, NaN in blocks that a chain did not live through: ``moment_draws``,

@@ -44,6 +44,7 @@ def as_text(result: xr.Dataset, facts: Mapping[str, Any]) -> str:
         "",
         _chains(result),
         "",
+        *([f"died      {attrs['deaths']}"] if attrs.get("deaths") else []),
         f"verdict   {attrs['verdict']}: {attrs['advice']}",
         f"time      {facts['seconds']:g} s",
     ]
@@ -64,6 +65,7 @@ def as_json(result: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: plain(result[name]) for name in SCALARS},
         **chains,
+        "deaths": result.attrs.get("deaths", ""),
         "verdict": result.attrs["verdict"],
         "advice": result.attrs["advice"],
         "settings": {name: result.attrs[name] for name in SETTINGS if name in result.attrs},

@@ -11,6 +11,7 @@ import numpy as np
 from sltfast.diagnostics import Reading, mean_estimate, suggested_steps, verdict
 from sltfast.results.sampled_losses import InitLoss, SampledLosses, check_init_loss, sampled_chains, sampled_losses
 from sltfast.results.samples import plain_settings, root_of, sampler_of_one
+from sltfast.results.stopped import told
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,7 +101,9 @@ def compute_llc(
         ``excess_trace`` (chain, step; nats per item, burn-in included), ``init_loss``, ``alive``, ``death_step``. λ̂ is
         dimensionless. R̂, ESS, drift and the verdict are of the paired trace, whatever ``init_loss``; SE then joins the
         error of the level. attrs: ``verdict`` ("converged", "drifting" or "diverged"), ``advice``,
-        ``init_loss_method`` and the sampler's settings.
+        ``init_loss_method``, the sampler's settings and, where chains were stopped, ``deaths``: the step, the loss and
+        the coordinate farthest from w* of each. A chain whose loss blows up and stays finite is not stopped: the
+        verdict calls it "diverged" where the last third of the trace is ten times beyond the first.
 
     Raises:
         ValueError: ``init_loss`` is unknown or was not recorded, fewer than one draw is there, or the samples are
@@ -159,6 +162,9 @@ def compute_llc(
         "death_step": ("chain", death),
     }
     attrs = {"verdict": judged.word, "advice": judged.advice, "init_loss_method": losses.method, **plain_settings(tree)}
+    died = told(tree.attrs.get("sltfast", {}).get("deaths", {}))
+    if died:
+        attrs["deaths"] = died
     return xr.Dataset(values, coords={"bound": ["lower", "upper"]}, attrs=attrs)
 
 

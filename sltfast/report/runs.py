@@ -155,6 +155,7 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     said = []
     if dead:
         said.append(f"Chains died (NaN or infinity) and are left out of every mean: {listed(dead)}.")
+    said += [f"{run.name or 'this run'}: {run.estimate.attrs['deaths']}." for run in runs if _told(run)][:LISTED]
     for word, meaning in (("diverged", "no estimate should be read from them"), ("drifting", "not converged")):
         names = [run.name or "this run" for run in runs if run.verdict == word]
         if names:
@@ -162,6 +163,10 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
             said.append(f"{of} ({meaning}): {listed(names)}.")
     said += [f"{run.name or 'this run'}: {remark}" for run in runs for remark in dict.fromkeys(run.remarks)]
     return said
+
+
+def _told(run: Run) -> bool:
+    return bool(run.dead and run.estimate.attrs.get("deaths"))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -56,6 +56,9 @@ class Store(Protocol):
     def put_plan(self, plan: Mapping[str, Any]) -> None:
         """Record how the run went through the machine, where that was not known at its start."""
 
+    def put_deaths(self, deaths: Mapping[str, Any]) -> None:
+        """Record what is known of chains that were stopped, by chain, beside what an earlier call found."""
+
     def is_done(self, chains: range) -> bool:
         """Whether these chains were finished by an earlier, interrupted call."""
 
@@ -87,6 +90,9 @@ class MemoryStore:
         self.arrays[name][... if chains is None else chains] = values
 
     def put_plan(self, plan: Mapping[str, Any]) -> None:
+        """Attributes are kept by who made the store."""
+
+    def put_deaths(self, deaths: Mapping[str, Any]) -> None:
         """Attributes are kept by who made the store."""
 
     def is_done(self, chains: range) -> bool:
@@ -224,6 +230,11 @@ class ZarrStore:
         own: Any = self.group.attrs["sltfast"]
         self.group.attrs["sltfast"] = {**own, "plan": dict(plan)}
 
+    def put_deaths(self, deaths: Mapping[str, Any]) -> None:
+        """Into the group's attributes."""
+        own: Any = self.group.attrs["sltfast"]
+        self.group.attrs["sltfast"] = {**own, "deaths": {**own.get("deaths", {}), **deaths}}
+
     def is_done(self, chains: range) -> bool:
         """Whether the chains' rows are all in zarr chunks."""
         return all((self.side / f"chain-{chain:04d}.done").exists() for chain in chains)
@@ -347,10 +358,9 @@ class ZarrSection:
         """Rewrite the journal without the rows of this step and later ones."""
         journal = self._file("journal")
         if step == 0:
-            files = [self.store.side / f"chain-{chain:04d}" for chain in self.chains]  # of parts of this section too
             for kind in ("state", "journal"):
-                for file in files:
-                    file.with_suffix(f".{kind}").unlink(missing_ok=True)
+                for chain in self.chains:  # of parts of this section too
+                    (self.store.side / f"chain-{chain:04d}.{kind}").unlink(missing_ok=True)
                 sync_directory(self.store.side)  # a state must not come back beside a journal that lacks its rows
         if not journal.exists():
             return

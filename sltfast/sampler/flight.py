@@ -17,6 +17,7 @@ from sltfast.losses import token_ids
 from sltfast.observables import Observable
 from sltfast.results.store import State
 from sltfast.sampler.capture import StepCapture
+from sltfast.sampler.divergence import death
 from sltfast.sampler.engines.engine import Engine, LaneBatch
 from sltfast.sampler.feed import Feed
 from sltfast.sampler.handover import of_part, saved_state, whose
@@ -249,10 +250,12 @@ class Flight:
             cell = self.problem.cells[target.cell]
             whose = f"chain {chain}" + (f" of {cell.name}" if cell.name else "")
             what = f"its loss was {loss}" if not np.isfinite(loss) else "its gradient or update was not finite"
-            lr, n_beta, localization = self.config.hyper(chain)[:3]
+            facts = death(self.config, self.engine.arena, lane, chain, int(self.deaths[lane]), loss)
+            self.problem.deaths[target.cell][str(chain)] = facts
+            cell.store.put_deaths(self.problem.deaths[target.cell])
             warnings.warn(
-                f"{whose} diverged at step {self.deaths[lane]} ({what}): it was stopped and is excluded from every "
-                f"mean; lower lr, n_beta or localization (lr={lr:g}, n_beta={n_beta:g}, localization={localization:g})",
+                f"{whose} diverged at step {self.deaths[lane]} ({what}), farthest {facts['where']}: it was stopped "
+                f"and is excluded from every mean; {facts['advice']}",
                 ChainDiverged,
                 stacklevel=2,
             )

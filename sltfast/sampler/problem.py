@@ -39,6 +39,7 @@ class Problem:
         copies: how batches reach the device; None: they are used where they are.
         not_captured: why steps are taken one launch after another, "" where they are captured.
         plans: of each cell, what is on record of how it runs.
+        deaths: of each cell, what is known of chains that were stopped, by chain.
         weights: coordinates that are recorded at draws, None for none.
     """
 
@@ -59,4 +60,5 @@ class Problem:
     copies: Copies | None = None
     not_captured: str = ""
     plans: Sequence[dict[str, Any]] = ()
+    deaths: Sequence[dict[str, Any]] = ()
     weights: Restriction | None = None
