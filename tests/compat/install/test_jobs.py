@@ -13,12 +13,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from sltfast.compat import install, uninstall
 
 FIRST_LOOK = """
-import math
 from devinterp.slt.llc import llc
 from devinterp.slt.susceptibilities import susceptibilities
 from devinterp.slt.weight_restrictions import create_param_masks, preview_weight_restriction
+from devinterp.utils import default_nbeta
 
-settings = dict(lr=1e-4, n_beta=4 / math.log(4), num_chains=2, num_draws=10, batch_size=4, num_init_loss_batches=4)
+settings = dict(lr=1e-4, n_beta=default_nbeta(4), num_chains=2, num_draws=10, batch_size=4, num_init_loss_batches=4)
 estimate = llc(model=model, dataset=rows, observables={"text": (rows, 1)}, **settings)
 parts = {"full": None, "l0h0": create_param_masks(model, "l0h0"), "l0h1": create_param_masks(model, "l0h1")}
 responses = susceptibilities(
