@@ -19,7 +19,7 @@ from sltfast.data import as_source
 from sltfast.devices import usable_device
 from sltfast.errors import AllChainsDied
 from sltfast.estimators.saved import results_beside
-from sltfast.isolation import surroundings
+from sltfast.isolation import alone, surroundings
 from sltfast.losses import ItemLoss, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
@@ -65,6 +65,7 @@ class Wanted(NamedTuple):
     output_path: str | Path | None
 
 
+@alone()
 def run_chains(
     model: nn.Module,
     dataset: Any,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from sltfast.isolation import isolated_rng
+from sltfast.isolation import alone, isolated_rng
 
 COLUMNS = ("input_ids", "attention_mask", "labels")  # what a language model's batch is made of
 MATERIALISE_BYTES = 1 << 30
@@ -146,7 +146,7 @@ def _tensor(value: Any) -> Tensor:
         array = array.astype(np.int64)  # torch computes with one unsigned type only
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # read-only memory maps are only read
         return torch.from_numpy(array)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sltfast.diagnostics.autocorrelation import as_trace, items_first, suggested_steps
 from sltfast.diagnostics.effective_draws import FEWEST_DRAWS, effective_draws
+from sltfast.isolation import alone
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -161,7 +162,7 @@ def _rhat(traces: np.ndarray) -> np.ndarray:
     draws = traces.shape[2]
     between = draws * traces.mean(axis=2).var(axis=1, ddof=1)
     within = traces.var(axis=2, ddof=1).mean(axis=1)
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a constant trace divides 0 by 0 and has R̂ NaN
         rhat: np.ndarray = np.sqrt((between / within + draws - 1) / draws)
     return rhat

@@ -16,6 +16,7 @@ from sltfast.estimators.collection import estimate_of, stacked
 from sltfast.estimators.llc import needed_for
 from sltfast.inputs.checkpoints import Checkpoint, list_checkpoints
 from sltfast.inputs.skeleton import Skeleton
+from sltfast.isolation import alone
 from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
@@ -163,7 +164,7 @@ def runs_of(
         try:
             model = skeleton.filled(checkpoint)
             wanted = Wanted(param_masks, None if folder is None else folder / f"{run_name(checkpoint.step)}.zarr")
-            with warnings.catch_warnings():
+            with alone(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ChainDiverged)  # told below, with the checkpoint's name
                 samples = run_chains(model, source, observables, {"": wanted}, config, request)[""]
         except AllChainsDied as error:

@@ -15,6 +15,7 @@ from sltfast.estimators.collection import estimate_of, stacked
 from sltfast.estimators.llc import needed_for
 from sltfast.estimators.recommendation import recommend
 from sltfast.grid import Grid, Values
+from sltfast.isolation import alone
 from sltfast.losses import LossFn
 from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
@@ -90,7 +91,7 @@ def sweep(
     keywords = {**needed_for(init_loss, sampling), **grid.cells[0], **fixed, "num_chains": num_chains}
     config, request = resolve(dataset, {**keywords, "loss_fn": loss_fn})
     config = replace(config, cells=grid.cells, num_chains=config.num_chains * len(grid.cells))
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ChainDiverged)  # what a sweep is there to find out; told once, below
         samples = run_chains(model, dataset, None, wanted, config, request)[""]
     result = compute_sweep(samples, include_burnin=include_burnin, init_loss=init_loss)

@@ -19,6 +19,7 @@ from sltfast.estimators.collection import estimate_of
 from sltfast.estimators.over_checkpoints import runs_of
 from sltfast.inputs.checkpoints import list_checkpoints
 from sltfast.inputs.skeleton import Skeleton
+from sltfast.isolation import alone
 from sltfast.losses import LossFn
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import resolve
@@ -212,7 +213,7 @@ class _Wanted(NamedTuple):
     def influence(self, samples: xr.DataTree) -> xr.Dataset:
         """``influences`` and ``influences_se`` of one run."""
         common: dict[str, Any] = {"normalize": self.normalize, "num_blocks": self.num_blocks}
-        with warnings.catch_warnings():
+        with alone(), warnings.catch_warnings():
             # told with the checkpoint's name
             warnings.filterwarnings("ignore", ".*left out of every mean", ChainDiverged)
             if self.labels is not None:

@@ -15,6 +15,7 @@ from sltfast.estimators.bif.selection import losses_at
 from sltfast.estimators.bif.side import Side
 from sltfast.estimators.loss_kernel.kernel import compute_loss_kernel
 from sltfast.extras import require
+from sltfast.isolation import alone
 from sltfast.results.samples import root_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _scaled(given: np.ndarray, components: int, precomputed: bool) -> tuple[np.n
 
 
 def _umap(given: np.ndarray, components: int, precomputed: bool, seed: int, neighbours: int) -> np.ndarray:
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of packages it could use but need not have, and of its one thread
         umap: Any = require("umap", extra="analysis", purpose="to embed a loss kernel")
         if precomputed:

@@ -17,6 +17,7 @@ from sltfast.compat.exact_run.estimates import float32_llc
 from sltfast.compat.exactness import wants_exact
 from sltfast.compat.fast_run.job import Job
 from sltfast.compat.fast_run.sampling import exactly, in_memory, sampled
+from sltfast.isolation import alone
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -88,7 +89,7 @@ def compute_llc(samples: xr.DataTree, *, exact: bool | None = None) -> xr.Datase
     root = samples.dataset
     settings = root.attrs["metadata"]["config"]["sampler"]
     losses = root["sampling_loss_micro"].transpose("chain", "step", ...)
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of steps that hold nothing but NaN
         trace = [np.nanmean(losses[chain].values, axis=(1, 2), dtype=np.float64) for chain in range(len(losses))]
     burnin = int(settings.get("num_burnin_steps", 0))

@@ -18,6 +18,7 @@ from sltfast.compat.devinterp.slt.config import EpochMode
 from sltfast.compat.devinterp.slt.weight_restrictions import ParamMasks
 from sltfast.compat.exact_run.walk import ChainHealthError, Hooks, Schedule, replayed, walk
 from sltfast.compat.fast_run.masks import UnknownParameter
+from sltfast.isolation import alone
 
 __all__ = [
     "ChainHealthError",
@@ -178,11 +179,12 @@ def placed(model: nn.Module, device: Any) -> nn.Module:
 @contextmanager
 def global_seed(device: Any) -> Iterator[None]:
     """Let the global generators be seeded within the block; their states come back afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     gpus = list(range(torch.cuda.device_count())) if str(device).startswith("cuda") else []
-    try:
-        with torch.random.fork_rng(devices=gpus):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+    with alone():
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            with torch.random.fork_rng(devices=gpus):
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

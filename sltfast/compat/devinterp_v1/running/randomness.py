@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sltfast.isolation import alone
+
 Seed = int | Sequence[int] | None
 
 
@@ -42,18 +44,19 @@ def callers_randomness(device: torch.device, *, restore: bool, loader: Any = Non
         restore: False leaves torch's global generators where the run left them.
         loader: a DataLoader, whose own generators are put back whatever ``restore`` says.
     """
-    own = [(generator, generator.get_state()) for generator in generators_of(loader)]
-    before = torch.get_rng_state()
-    gpu = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
-    try:
-        yield
-    finally:
-        for generator, state in own:
-            generator.set_state(state)
-        if restore:
-            torch.set_rng_state(before)
-            if gpu:
-                torch.cuda.set_rng_state_all(gpu)
+    with alone():
+        own = [(generator, generator.get_state()) for generator in generators_of(loader)]
+        before = torch.get_rng_state()
+        gpu = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
+        try:
+            yield
+        finally:
+            for generator, state in own:
+                generator.set_state(state)
+            if restore:
+                torch.set_rng_state(before)
+                if gpu:
+                    torch.cuda.set_rng_state_all(gpu)
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:

@@ -24,7 +24,7 @@ from sltfast.compat.devinterp_v1.slt.llc import LLCEstimator, OnlineLLCEstimator
 from sltfast.compat.devinterp_v1.slt.wbic import OnlineWBICEstimator
 from sltfast.compat.devinterp_v1.utils import EvaluateFn, split_results
 from sltfast.data import leaves
-from sltfast.isolation import isolated_rng
+from sltfast.isolation import alone, isolated_rng
 from sltfast.losses import ItemLoss
 from sltfast.restriction import Restriction
 from sltfast.sampler.budget import memory_budget
@@ -159,7 +159,7 @@ def _fly(
     transition.chains.copy_(torch.tensor(list(seeds), dtype=torch.int64))
     transition.reset()
     kept: list[Tensor] = []
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # slow, and right
         for step in tqdm(range(request.num_steps), desc=f"{lanes} chains, stacked", disable=not request.verbose):
             total = torch.zeros(lanes, dtype=torch.float64, device=request.device)
