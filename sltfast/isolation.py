@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,16 +13,17 @@ import numpy as np
 import torch
 
 _turn = threading.RLock()
+_forked, _told = False, False
 
 
-def _first_in_line() -> None:
+def _born() -> None:
     """In the child of a fork: whoever had the turn is a thread of the parent, and gives nothing back here."""
-    global _turn
-    _turn = threading.RLock()
+    global _turn, _forked
+    _turn, _forked = threading.RLock(), True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_first_in_line)
+    os.register_at_fork(after_in_child=_born)
 
 
 @contextmanager
@@ -32,8 +34,31 @@ def alone() -> Iterator[None]:
     them, and put them back, would end with each other's. A thread may take its turn again within its turn.
     """
     turn = _turn  # a fork within puts another in its place
-    with turn:
+    with turn, _threads_that_live():
         yield
+
+
+@contextmanager
+def _threads_that_live() -> Iterator[None]:
+    """One thread in the child of a fork: OpenMP's, which the parent may have started, are not there and not missed."""
+    global _told
+    threads = torch.get_num_threads()
+    if not _forked or threads == 1:
+        yield
+        return
+    if not _told:
+        _told = True
+        warnings.warn(
+            f"this process is a fork, in which torch's {threads} threads may wait for ever for those of the parent: "
+            "sltfast takes one; start processes with multiprocessing's 'spawn' to use more",
+            UserWarning,
+            stacklevel=2,
+        )
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

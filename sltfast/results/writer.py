@@ -25,10 +25,9 @@ class Writer:
         self._bytes = 0
         self._room = threading.Condition()
         self._jobs: queue.Queue[tuple[Callable[[], None], int] | None] | None = None
+        self._thread: threading.Thread | None = None  # starts with the first job: none is left by who never had one
         if threaded:
             self._jobs = queue.Queue(QUEUED_JOBS)
-            self._thread = threading.Thread(target=self._work, name="sltfast-writer", daemon=True)
-            self._thread.start()
 
     def _work(self) -> None:
         assert self._jobs is not None
@@ -57,6 +56,9 @@ class Writer:
             job()
             return
         self._raise()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="sltfast-writer", daemon=True)
+            self._thread.start()
         with self._room:
             self._room.wait_for(lambda: self._bytes == 0 or self._bytes + nbytes <= QUEUED_BYTES)
             self._bytes += nbytes
@@ -70,10 +72,10 @@ class Writer:
 
     def close(self) -> None:
         """Finish the jobs and end the thread; raises nothing (``drain`` does)."""
-        if self._jobs is not None:
+        if self._jobs is not None and self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
-            self._jobs = None
+        self._jobs = None
 
     def _raise(self) -> None:
         if self._error is not None:

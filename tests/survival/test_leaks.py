@@ -1,0 +1,104 @@
+"""Nothing grows: tensors, modules, threads, descriptors and temporary files after many runs are those after a few."""
+
+import gc
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
+
+import sltfast
+
+DATA = regression_data()
+GOOD = {"lr": 1e-3, "n_beta": 10.0, "num_chains": 2, "num_draws": 4, "batch_size": 8, "progress": False}
+
+
+def alive():
+    """What the process holds."""
+    gc.collect()
+    found = gc.get_objects()
+    return {
+        "tensors": sum(issubclass(type(one), torch.Tensor) for one in found),
+        "modules": sum(issubclass(type(one), torch.nn.Module) for one in found),
+        "arrays": sum(issubclass(type(one), np.ndarray) for one in found),
+        "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("asyncio_")),  # zarr's pool
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "temporary files": sorted(os.listdir(tempfile.gettempdir())),
+    }
+
+
+def resident():
+    """Bytes in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def divided(model, batch):
+    return 1 / 0
+
+
+class Runs:
+    """Short runs of every kind, one a call."""
+
+    def __init__(self, folder):
+        self.language_model, self.path, self.count = tiny_neox(), folder / "run", 0
+
+    def __call__(self):
+        k, self.count = self.count, self.count + 1
+        model = Mlp()
+        given = {"loss_fn": regression_loss, **GOOD}
+        mode = "train" if k % 3 == 0 else "eval"
+        sltfast.sample(model, DATA, {"o": (DATA, 1)}, mode=mode, output_path=self.path if k % 2 else None, **given)
+        if self.path.exists():
+            sltfast.compute_llc(sltfast.open(self.path))
+            shutil.rmtree(self.path)
+        if k % 5 == 0:
+            rows = token_rows()
+            sltfast.sample(
+                self.language_model, rows, {"a": (rows, 1), "b": (rows, 1)}, param_masks="l0h1",
+                record="moments", sampling_task="a", num_blocks=2, **GOOD,
+            )  # fmt: skip
+        if k % 7 == 0:
+            with pytest.raises(ZeroDivisionError):
+                sltfast.sample(model, DATA, **{**given, "loss_fn": divided})
+            with pytest.raises(sltfast.AllChainsDied):
+                sltfast.sample(model, DATA, **{**given, "lr": 1e30})
+            with pytest.raises(ValueError, match="lr must be"):
+                sltfast.sample(model, DATA, **{**given, "lr": -1.0})
+
+
+@pytest.fixture
+def short_runs(tmp_path, monkeypatch):
+    """Runs whose temporary files, if there are any, are in a folder of their own."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return Runs(tmp_path)
+
+
+pytestmark = [pytest.mark.filterwarnings("ignore:mode='train'"), pytest.mark.filterwarnings("ignore:.*diverged")]
+
+
+def test_thirty_runs_hold_what_eight_do(short_runs):
+    for _ in range(8):  # imports, caches of torch and of zarr's event loop
+        short_runs()
+    before = alive()
+    for _ in range(22):
+        short_runs()
+    assert alive() == before
+
+
+@pytest.mark.soak
+def test_a_thousand_runs_hold_what_fifty_do(short_runs):
+    for _ in range(50):
+        short_runs()
+    before, bytes_before = alive(), resident()
+    for _ in range(1000):
+        short_runs()
+    assert alive() == before
+    # a page a run would be 4 MB: what a run keeps for good is less, and what the allocators hold back is not a run's
+    assert resident() - bytes_before < 1000 * os.sysconf("SC_PAGE_SIZE")
