@@ -46,7 +46,7 @@ def structural_clone(model: nn.Module, device: torch.device, dtype: torch.dtype 
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name!r} has no shape yet (a lazy module): run one forward first")
-        if parameter.is_meta:
+        if parameter.is_meta and device.type != "meta":
             raise ValueError(f"parameter {name!r} is on the meta device: load all of the model's weights first")
         held = dtype if parameter.is_floating_point() else None
         shared = parameter.detach().to(device, held)
