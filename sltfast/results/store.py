@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sltfast.results.durable import SPECS, discard, sync_directory, write_atomically
+from sltfast.results.intact import FILES, compressor, measured
 from sltfast.results.journal import Journal, read_journal
 from sltfast.results.layout import ArraySpec
 
@@ -212,6 +213,7 @@ class ZarrStore:
                 chunks=tuple(max(1, c) for c in spec.chunks),
                 dimension_names=spec.dims,
                 fill_value=spec.fill,
+                compressors=[compressor()],
             )
         group.attrs.update({**attrs, "completed": 0})
         files.settle()
@@ -265,7 +267,8 @@ class ZarrStore:
             section.close()
         if completed:
             self.files.settle()
-            self.group.attrs["completed"] = 1
+            own: Any = self.group.attrs["sltfast"]
+            self.group.attrs.update({"sltfast": {**own, FILES: measured(self.path, self.index)}, "completed": 1})
             self.files.settle()
             discard(self.side)
 

@@ -12,6 +12,7 @@ import numpy as np
 from sltfast.errors import OutputMismatch
 from sltfast.results.differences import differences, refusal
 from sltfast.results.durable import SPECS, discard, is_ours
+from sltfast.results.intact import check_intact
 from sltfast.results.journal import read_journal
 from sltfast.results.layout import ArraySpec
 from sltfast.results.place import readable_path
@@ -63,7 +64,7 @@ def open_run(path: str | Path) -> xr.DataTree:
 
     Raises:
         FileNotFoundError: nothing is there.
-        OutputMismatch: what is there is no run.
+        OutputMismatch: what is there is no run, or one that lost some of its files.
     """
     import xarray as xr
 
@@ -76,6 +77,9 @@ def open_run(path: str | Path) -> xr.DataTree:
         raise OutputMismatch(f"{path} is not a run that can be read ({type(error).__name__}: {error})") from error
     if "metadata" not in dataset.attrs:
         raise OutputMismatch(f"{path} is a zarr store, but not of a sampling run: it has no metadata attribute")
+    if not _names_sampler(dataset.attrs):
+        raise OutputMismatch(f"{path} is damaged: its metadata do not say how it was sampled (config, sampler)")
+    check_intact(path, dataset.attrs)
     side = sidecar(path)
     if side.exists() and dataset.attrs.get("completed") != 1:
         dataset = dataset.load()
@@ -89,8 +93,22 @@ def open_run(path: str | Path) -> xr.DataTree:
 
 
 def _read_specs(side: Path) -> list[ArraySpec]:
-    rows = json.loads((side / SPECS).read_text())
-    return [ArraySpec(name, tuple(dims), tuple(shape), *rest) for name, dims, shape, *rest in rows]
+    try:
+        rows = json.loads((side / SPECS).read_text())
+        return [ArraySpec(name, tuple(dims), tuple(shape), *rest) for name, dims, shape, *rest in rows]
+    except (ValueError, TypeError) as error:
+        raise OutputMismatch(
+            f"{side / SPECS} is damaged ({error}): what the run has beside it cannot be read; remove {side}, or give "
+            "overwrite=True and sample again"
+        ) from error
+
+
+def _names_sampler(attrs: Mapping[str, Any]) -> bool:
+    """Whether attributes hold the settings of a sampler, as those of every run do."""
+    found: Any = attrs
+    for key in ("metadata", "config", "sampler"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return isinstance(found, Mapping)
 
 
 class Existing(NamedTuple):
@@ -133,7 +151,7 @@ def existing_run(
         state = "complete"
         discard(side)  # of a call that was stopped while it tidied up
     plan: Any = stored["sltfast"]
-    return Existing(state, dict(plan["plan"]) if state else {})
+    return Existing(state, dict(plan.get("plan", {})) if state else {})
 
 
 def _run_attrs(path: Path) -> dict[str, Any]:
@@ -147,8 +165,8 @@ def _run_attrs(path: Path) -> dict[str, Any]:
             f"output_path {path} exists and is no sampling run ({type(error).__name__}): give another path, or "
             "remove it"
         ) from error
-    own, sampler = stored.get("sltfast"), stored.get("metadata")
-    if not isinstance(own, dict) or not isinstance(sampler, dict) or "sampler" not in sampler.get("config", {}):
+    own = stored.get("sltfast")
+    if not isinstance(own, dict) or not _names_sampler(stored):
         raise OutputMismatch(
             f"output_path {path} holds data that sltfast did not write: give another path, or remove it"
         )
