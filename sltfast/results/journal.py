@@ -75,7 +75,8 @@ def read_journal(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Record]:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             length, checksum = _HEAD.unpack(head)
             body = file.read(length)
-            if len(body) < length or zlib.crc32(body) != checksum:
+            # zeros at the end of a file that lost power pass for a record of nothing
+            if len(body) < max(length, _KEY.size) or zlib.crc32(body) != checksum:
                 return
             array, chain, chains, row, rows = _KEY.unpack_from(body)
             values = np.frombuffer(body, specs[array].dtype, offset=_KEY.size)

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from sltfast.results.durable import SPECS, discard, sync_directory, write_atomically
 from sltfast.results.intact import FILES, compressor, measured
 from sltfast.results.journal import Journal, read_journal
 from sltfast.results.layout import ArraySpec
-
-State = dict[str, Any]
+from sltfast.results.state import State, read_state, write_state
 
 
 class Section(Protocol):
@@ -317,14 +315,7 @@ class ZarrSection:
 
     def save_state(self, state: State) -> None:
         """Write a state so that a reader sees all of it or the one before."""
-        target = self._file("state")
-        partial = target.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        sync_directory(target.parent)
+        write_state(self._file("state"), state)
 
     def hand_over(self, state: State) -> None:
         """Saved like any other."""
@@ -351,11 +342,7 @@ class ZarrSection:
 
     def load_state(self) -> State | None:
         """The last saved state, or None."""
-        saved = self._file("state")
-        if not saved.exists():
-            return None
-        state: State = torch.load(saved, map_location="cpu", weights_only=True)
-        return state
+        return read_state(self._file("state"))
 
     def cut_back(self, step: int) -> None:
         """Rewrite the journal without the rows of this step and later ones."""

@@ -82,7 +82,12 @@ def open_run(path: str | Path) -> xr.DataTree:
     check_intact(path, dataset.attrs)
     side = sidecar(path)
     if side.exists() and dataset.attrs.get("completed") != 1:
-        dataset = dataset.load()
+        try:
+            dataset = dataset.load()
+        except RuntimeError as error:  # of a codec
+            raise OutputMismatch(
+                f"a chunk of {path} is damaged ({error}); remove the run, or give overwrite=True and sample again"
+            ) from error
         specs = _read_specs(side)
         for journal in sorted(side.glob("chain-*.journal")):
             for record in read_journal(journal, specs):
