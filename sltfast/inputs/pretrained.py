@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -190,12 +191,27 @@ def _from_pretrained(load: Callable[..., Any], location: Location, given: str, *
         # the GGUF reader draws a bar that no setting turns off; warnings go through logging and stay
         silence = redirect_stderr(io.StringIO()) if location.gguf_file else nullcontext()
         with quiet_loading(), silence:
-            return load(location.name, **location.options, **kept)
+            # None would ask at the terminal whether to run the code that lies beside the weights
+            return load(location.name, trust_remote_code=False, **location.options, **kept)
     except OSError as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileNotFoundError(f"{given}: {reason}") from error
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{given}: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            reason = (
+                "it needs code that lies beside its weights, which is never run here: load it yourself "
+                "(trust_remote_code=True, if you trust it) and pass the model to sltfast.sample"
+            )
+        raise ValueError(f"{given}: {reason}") from error
+    except Exception as error:  # whatever a loader raises for a file that is cut, garbled or of another model
+        told = " ".join(str(error).split())[:300]
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch's own advice would be to run it
+            told = "its weights hold other pickled objects than tensors, and pickled code is never run here"
+        raise ValueError(
+            f"{given}: its files cannot be read as a model ({type(error).__name__}: {told}); check config.json and the "
+            "weights beside it, or fetch them again"
+        ) from error
 
 
 @contextmanager

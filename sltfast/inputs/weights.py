@@ -71,15 +71,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _read(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         safetensors = require("safetensors.torch", extra="hf", purpose="to read a .safetensors file")
-        tensors: dict[str, Tensor] = safetensors.load_file(file)
+        try:
+            tensors: dict[str, Tensor] = safetensors.load_file(file)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # SafetensorError is no ValueError
+            raise ValueError(f"{file}: no whole .safetensors file ({error}); fetch or save it again") from error
         return tensors
     try:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # a file from before torch 1.6 cannot be mapped
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except OSError:
+        raise
+    except Exception as error:  # unpicklers raise anything for garbage
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's own advice would be to run it
+            reason = "it holds other pickled objects than tensors, or is no torch file; pickled code is never run here"
         raise ValueError(
             f"{file}: no state dict can be read from it ({reason}); save model.state_dict(), or pass the model itself"
         ) from error

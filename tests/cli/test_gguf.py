@@ -88,3 +88,13 @@ def test_a_quantised_model_with_its_tokenizer() -> None:
     with torch.no_grad():
         likeliest = int(model(ids).logits[0, -1].argmax())
     assert [likeliest] == tokens.encode(" Paris")
+
+
+@pytest.mark.parametrize("size", [0, 4, 30, 300, 0.5, 0.99])
+def test_a_file_that_is_cut_or_garbled_is_named(llama: tuple[torch.nn.Module, str], size: float) -> None:
+    whole = Path(llama[1]).read_bytes()
+    kept = whole[: int(size * len(whole)) if 0 < size < 1 else int(size)]
+    for content in (kept, b"x" * len(kept), kept[:8] + b"\xff" * 16 + kept[24:]):
+        Path(llama[1]).write_bytes(content)
+        with pytest.raises((ValueError, FileNotFoundError), match=r"tiny\.gguf"):
+            load_model(llama[1])
