@@ -58,9 +58,7 @@ def test_weights_that_are_garbled(model):
     refused(model)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 100, b"\x80\x02", b"\x93NUMPY" + b"\0" * 90]
-)
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 100, b"\x80\x02", b"\x93NUMPY" + b"\0" * 9])
 def test_torch_files_that_are_none(content, tmp_path):
     (tmp_path / "w.pt").write_bytes(content)
     assert "no state dict can be read from it" in refused(tmp_path / "w.pt", read_weights)
