@@ -51,6 +51,7 @@ from sltfast.sampler.run import Run
 from sltfast.sampler.shortage import no_room_for
 from sltfast.sampler.sizing import Sizing
 from sltfast.sampler.trial import trial
+from sltfast.sampler.unchanged import unchanged
 from sltfast.sampler.weight_reading import chosen_weights, weight_elements, weight_names, weight_specs
 from sltfast.stacking.prefix import Memo
 
@@ -121,7 +122,8 @@ def run_chains(
         sizing.expect(clone, list(restrictions.values()), streams[0])
         with sizing.watched():
             no_logits = _without_logits(loss, clone, restrictions, streams[0], config.precision)
-        with sizing.watched(one_chain=True), no_room_for("a forward and backward of one chain at w*"):
+        one = "a forward and backward of one chain at w*"
+        with unchanged(clone, loss.name), sizing.watched(one_chain=True), no_room_for(one):
             shapes = trial(clone, restrictions, loss, streams[0], seen, where, language_model=request.loss_fn is None)
         recording.check_sizes([len(one.rows) for one in seen], shapes.observable_positions)
         specs = layout(config, seen, shapes, recording, save_token_losses=request.save_token_losses)

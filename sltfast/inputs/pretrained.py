@@ -206,9 +206,7 @@ def _from_pretrained(load: Callable[..., Any], location: Location, given: str, *
         raise ValueError(f"{given}: {reason}") from error
     except Exception as error:  # whatever a loader raises for a file that is cut, garbled or of another model
         told = " ".join(str(error).split())[:300]
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(
-            error
-        ):  # torch's own advice would be to run it
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run it
             told = "its weights hold other pickled objects than tensors, and pickled code is never run here"
         raise ValueError(
             f"{given}: its files cannot be read as a model ({type(error).__name__}: {told}); check config.json and the "

@@ -88,9 +88,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # unpicklers raise anything for garbage
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(
-            error
-        ):  # torch's own advice would be to run it
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run it
             reason = "it holds other pickled objects than tensors, or is no torch file; pickled code is never run here"
         raise ValueError(
             f"{file}: no state dict can be read from it ({reason}); save model.state_dict(), or pass the model itself"

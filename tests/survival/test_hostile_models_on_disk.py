@@ -102,13 +102,13 @@ def test_unknown_keys_of_a_configuration_change_nothing(model):
 
 
 class Malicious:
-    """What creates a file when it is unpickled."""
+    """What creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
 
     def __reduce__(self):
-        return open, (self.path, "w")
+        return os.mkdir, (self.path,)
 
 
 def test_pickled_code_is_never_run(model, tmp_path):
@@ -127,8 +127,7 @@ def test_pickled_code_is_never_run(model, tmp_path):
     os.replace(tmp_path / "w.npy", tmp_path / "w.pt")
     refused(tmp_path / "w.pt", read_weights)
     assert not traced.exists()
-    with pytest.raises(TypeError, match="open"):  # the file itself shows that the code would have run
-        pickle.loads(raw)["x"]
+    pickle.loads(raw)  # which would have run it
     assert traced.exists()
 
 
