@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -28,13 +27,6 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("text") / "corpus.txt"
     path.write_text(TEXT, "utf-8")
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def _threads_are_given_back():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def _child(pipe, model, path):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_of_a_process_that_sampled(method, tmp_path):
+    torch.set_num_threads(1)  # a fork of a process with more is warned of
     context, model = multiprocessing.get_context(method), Mlp()
     expected = run(model, output_path=tmp_path / "here")
     for path in (None, tmp_path / method):
@@ -132,6 +133,7 @@ def test_children_of_a_process_that_sampled(method, tmp_path):
 
 
 def test_a_fork_while_a_thread_has_the_turn():
+    torch.set_num_threads(1)  # a fork of a process with more is warned of
     taken, done = threading.Event(), threading.Event()
 
     def hold():
@@ -144,8 +146,11 @@ def test_a_fork_while_a_thread_has_the_turn():
     taken.wait()
     child = os.fork()
     if child == 0:
-        with isolated_rng(0):
-            os._exit(7)
+        try:
+            with isolated_rng(0):
+                os._exit(7)
+        finally:
+            os._exit(1)  # never a second run of the tests that follow
     status = 0
     for _ in range(600):
         found, status = os.waitpid(child, os.WNOHANG)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sltfast.compat.devinterp.optim.sgmcmc import SGMCMC
 from sltfast.compat.devinterp.slt.config import SamplerConfig
 from sltfast.compat.devinterp.slt.observables import Observable
-from sltfast.compat.exact_run.langevin import ExactLangevin
 from sltfast.ops import METRICS
 from sltfast.results.layout import ArraySpec
 from sltfast.results.store import Store
@@ -75,10 +75,11 @@ class Recorder:
             self._put("sampling_loss_micro", step, torch.cat(losses).float())
             self._put("sampling_input_ids_micro", step, torch.cat(ids).long())
 
-    def step(self, chain: int, step: int, optimizer: ExactLangevin) -> None:
+    def step(self, chain: int, step: int, optimizer: SGMCMC) -> None:
         """Record the step's norms and products."""
-        for name, value in optimizer.get_metrics().items():
-            self._put(f"metrics_{name}", step, value)
+        metrics = optimizer.get_metrics()
+        for name in METRICS:
+            self._put(f"metrics_{name}", step, getattr(metrics, name)[0])
 
     def draw(self, *, loss: Tensor, draw: int, model: nn.Module, **_: Any) -> None:
         """Record the batch's losses from before the step, and the observables' after it."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sltfast.compat.devinterp.optim.sgmcmc import SGMCMC, gaussians
 from sltfast.compat.devinterp.slt.lm_loss import make_evaluate_fn
 from sltfast.compat.devinterp.slt.observables import Observable
 from sltfast.compat.devinterp.slt.sampler import chain_copy, global_seed, placed, set_seed
 from sltfast.compat.exact_run.at_start import init_losses
 from sltfast.compat.exact_run.feeding import TokenItems, loader_of
-from sltfast.compat.exact_run.langevin import ExactLangevin, Settings
 from sltfast.compat.exact_run.recorder import Recorder, arrays
 from sltfast.compat.exact_run.signature import identity
 from sltfast.compat.exact_run.walk import Hooks, Schedule, replayed, walk
@@ -119,7 +119,7 @@ def _chain(job: Job, masks: ParamMasks, rows: TokenItems, recorder: Recorder, re
     set_seed(config.init_seed + chain, device=str(device))
     named = dict(model.named_parameters(remove_duplicate=False))
     placed_masks = [None if mask is None else mask.to(device) for mask in masks.values()]
-    optimizer = ExactLangevin([named[name] for name in masks], placed_masks, settings_of(config))
+    optimizer = _optimizer([named[name] for name in masks], placed_masks, config)
     if config.init_noise:
         for name, mask in zip(masks, placed_masks, strict=True):
             weight = named[name].data
@@ -134,18 +134,18 @@ def _chain(job: Job, masks: ParamMasks, rows: TokenItems, recorder: Recorder, re
     recorder.finish(died)
 
 
-def settings_of(config: Any) -> Settings:
-    """A step's settings, of a run's."""
+def _optimizer(weights: list[Tensor], masks: list[Tensor | None], config: Any) -> SGMCMC:
+    """devinterp's, which warns of its settings by itself; each parameter is a group, in the masks' order."""
     given: Mapping[str, Any] = config.sampling_method_kwargs
-    rmsprop = {name: given[name] for name in ("alpha", "eps") if name in given}
-    return Settings(
+    rmsprop = config.sampling_method == "rmsprop_sgld"
+    return SGMCMC(
+        [{"params": weight, "mask": mask} for weight, mask in zip(weights, masks, strict=True)],
         lr=config.lr,
-        n_beta=config.n_beta,
-        localization=config.localization,
-        weight_decay=config.llc_weight_decay,
+        nbeta=config.n_beta,
         noise_level=config.noise_level,
-        box=config.bounding_box_size,
-        rmsprop=config.sampling_method == "rmsprop_sgld",
+        prior=gaussians(config.llc_weight_decay, config.localization),
+        preconditioner="rmsprop" if rmsprop else "identity",
+        preconditioner_kwargs={name: given[name] for name in ("alpha", "eps") if name in given} if rmsprop else None,
+        bounding_box_size=config.bounding_box_size,
         save_metrics=config.save_metrics,
-        **rmsprop,
     )

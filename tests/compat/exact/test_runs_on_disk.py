@@ -9,8 +9,8 @@ from datasets import Dataset
 from devinterp.slt.llc import compute_llc as their_llc
 from devinterp.slt.sampling import sample as their_sample
 
+from sltfast.compat.devinterp.optim import SGMCMC
 from sltfast.compat.devinterp.slt.sampling import sample
-from sltfast.compat.exact_run.langevin import ExactLangevin
 from sltfast.compat.fast_run.stored import AnotherRun
 from tests.compat.exact.conftest import Reads
 from tests.compat.exact.test_runs_bit_for_bit import SETTINGS, assert_same_bits, quietly
@@ -35,19 +35,19 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Interrupted within the first chain of four steps, or within the second."""
-    step, calls = ExactLangevin.step, iter(range(100))
+    step, calls = SGMCMC.step, iter(range(100))
 
-    def interrupted(self: ExactLangevin) -> None:
+    def interrupted(self: SGMCMC) -> None:
         if next(calls) == after:
             raise KeyboardInterrupt
         step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ExactLangevin, "step", interrupted)
+        patch.setattr(SGMCMC, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ours(data, tmp_path / "run")
     taken = []
-    monkeypatch.setattr(ExactLangevin, "step", lambda self: (taken.append(1), step(self))[1])
+    monkeypatch.setattr(SGMCMC, "step", lambda self: (taken.append(1), step(self))[1])
     whole, tree = ours(data, tmp_path / "whole"), ours(data, tmp_path / "run")
     for one in (whole, tree):
         del one.attrs["sltfast"]["provenance"]["started"]  # the two began at different moments

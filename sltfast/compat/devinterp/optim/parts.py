@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sltfast.compat.devinterp.optim.metrics import Metrics
+from sltfast.compat.devinterp.optim.prior import CompositePrior, GaussianPrior, Prior, State
 from sltfast.compat.devinterp.optim.sketch import SKETCH_QUANTITIES, CountSketch, SketchBuffer
 
 
@@ -20,6 +21,15 @@ class Parts(NamedTuple):
     localization: Tensor
     weight_decay: Tensor
     noise: Tensor
+
+
+def pull_and_decay(prior: Prior | None, weight: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    """The gradients of the priors around a centre, and of those around the origin."""
+    pull, decay = torch.zeros_like(weight), torch.zeros_like(weight)
+    for one in prior.priors if isinstance(prior, CompositePrior) else [] if prior is None else [prior]:
+        total = decay if isinstance(one, GaussianPrior) and one.center is None else pull
+        total += one.grad(weight, state)
+    return pull, decay
 
 
 class Recording(torch.optim.Optimizer):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sltfast.compat.devinterp.optim.parts import Parts, Recording
-from sltfast.compat.devinterp.optim.sgmcmc import warn_of_settings
+from sltfast.compat.devinterp.optim.warn_of_settings import warn_of_settings
 
 
 class SGLD(Recording):
@@ -91,12 +91,7 @@ class SGLD(Recording):
 
     def _move(self, group: dict[str, Any], param: Tensor, generator: torch.Generator | None, offset: int) -> None:
         weight, mask, start = param.data, group.get("mask"), self.state[param]["initial_param"]
-        drift = torch.zeros_like(weight) if param.grad is None else param.grad.data * group["nbeta"]
-        if group["weight_decay"] != 0:
-            drift.add_(weight, alpha=group["weight_decay"])
-        distance = weight - start
-        if group["localization"] != 0:
-            drift.add_(distance, alpha=group["localization"])
+        drift, distance = drift_and_distance(group, param, start)
         noise = torch.normal(0.0, group["noise_level"], drift.size(), device=drift.device, generator=generator)
         if mask is not None:
             drift, noise = drift * mask, noise * mask
@@ -111,6 +106,18 @@ class SGLD(Recording):
         box = group["bounding_box_size"]
         if box:
             torch.clamp_(weight, min=start - box, max=start + box)
+
+
+def drift_and_distance(group: dict[str, Any], param: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """nβ ∇L + λw + γ(w − w*), where a parameter without gradient has ∇L = 0, and w − w*."""
+    weight = param.data
+    drift = torch.zeros_like(weight) if param.grad is None else param.grad.data * group["nbeta"]
+    if group["weight_decay"] != 0:
+        drift.add_(weight, alpha=group["weight_decay"])
+    distance = weight - start
+    if group["localization"] != 0:
+        drift.add_(distance, alpha=group["localization"])
+    return drift, distance
 
 
 def _parts(group: dict[str, Any], param: Tensor, distance: Tensor, noise: Tensor) -> Parts:

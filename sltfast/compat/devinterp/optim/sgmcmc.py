@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sltfast.compat.devinterp.optim.parts import Parts, Recording
+from sltfast.compat.devinterp.optim.given import preconditioner_of, prior_of
+from sltfast.compat.devinterp.optim.parts import Parts, Recording, pull_and_decay
 from sltfast.compat.devinterp.optim.preconditioner import (
-    CompositePreconditioner,
-    IdentityPreconditioner,
-    MaskPreconditioner,
     NHTPreconditioning,
     Preconditioner,
     PreconditionerCoefs,
-    RMSpropPreconditioner,
     scaled,
 )
 from sltfast.compat.devinterp.optim.prior import CompositePrior, GaussianPrior, Prior
+from sltfast.compat.devinterp.optim.warn_of_settings import warn_of_settings
 
 SamplingMethodLiteral = Literal["sgld", "rmsprop_sgld", "sgnht"]
-
-
-def warn_of_settings(noise_level: float, nbeta: Any) -> None:
-    """Say what devinterp says of a noise level or an inverse temperature that samples no posterior."""
-    if noise_level != 1.0:
-        warnings.warn(
-            f"noise_level is unequal to one ({noise_level}): the chain does not sample the posterior", stacklevel=3
-        )
-    if nbeta == 1.0:
-        warnings.warn("nbeta set to 1: give utils.default_nbeta(dataloader) unless 1 is what you mean", stacklevel=3)
 
 
 def gaussians(weight_decay: float, localization: float) -> CompositePrior:
@@ -104,16 +91,14 @@ class SGMCMC(Recording):
             self._init_group(group)
 
     def _init_group(self, group: dict[str, Any]) -> None:
-        group["prior"] = _prior(group["prior"], group.get("localization", 0.0))
-        group["preconditioner"] = _preconditioner(group["preconditioner"], group.pop("preconditioner_kwargs"))
-        params = list(group["params"])
-        if group.get("mask") is not None:
-            masks = [group["mask"]] if isinstance(group["mask"], Tensor) else group["mask"]
-            placed = [_mask(mask, param) for mask, param in zip(masks, params, strict=False)]
-            group["preconditioner"] = CompositePreconditioner([group["preconditioner"], MaskPreconditioner(placed)])
-        kept = group["prior"].initialize(params) if group["prior"] is not None else {}
-        keeps_start = group["bounding_box_size"] is not None or self.save_metrics
-        for place, param in enumerate(params):
+        group["prior"] = prior_of(group["prior"], group.get("localization", 0.0))
+        settings, params = group.pop("preconditioner_kwargs"), group["params"]
+        group["preconditioner"] = preconditioner_of(group["preconditioner"], settings, group.get("mask"), params)
+        self._init_state(group, keeps_start=group["bounding_box_size"] is not None or self.save_metrics)
+
+    def _init_state(self, group: dict[str, Any], *, keeps_start: bool) -> None:
+        kept = group["prior"].initialize(list(group["params"])) if group["prior"] is not None else {}
+        for place, param in enumerate(group["params"]):
             start = param.data.clone().detach() if keeps_start else None
             self.state[param] |= {**kept.get(param, {}), "param_idx": place, "initial_param": start}
 
@@ -146,33 +131,42 @@ class SGMCMC(Recording):
                 group["metrics"].sqrt_norms_()
         return loss
 
-    def _move(self, group: dict[str, Any], param: Tensor, generator: torch.Generator | None, offset: int) -> None:
-        state, weight, prior = self.state[param], param.data, group["prior"]
+    def _move(
+        self, group: dict[str, Any], param: Tensor, generator: torch.Generator | None, offset: int
+    ) -> tuple[Tensor, Tensor]:
+        """Move one parameter, whose coordinates begin at ``offset`` of all; returns its masked drift and noise."""
+        state, weight = self.state[param], param.data
         coefs = group["preconditioner"].get_coefficients(param, param.grad, state)
-        drift = scaled(coefs.grad_coef, param.grad.mul(group["nbeta"]))  # type: ignore[union-attr]
-        pull = decay = None
-        if prior is not None:
-            if self.records:
-                pull, decay = _pull_and_decay(prior, weight, state)
-                drift.add_(scaled(coefs.prior_coef, pull + decay))
-            else:
-                drift.add_(scaled(coefs.prior_coef, prior.grad(weight, state)))
-        drift = scaled(coefs.overall_coef, drift)
-        distance = weight - state["initial_param"] if self.save_metrics else weight
+        around = pull_and_decay(group["prior"], weight, state) if self.records else None
+        drift = scaled(coefs.overall_coef, self._drift(group, param, coefs, around))
+        distance = weight - state["initial_param"] if self.save_metrics else None
         weight.add_(drift, alpha=-0.5 * group["lr"])
+        # the size alone is given, so that the noise is in torch's default precision and from its stream
         noise = torch.normal(0.0, group["noise_level"], drift.size(), device=drift.device, generator=generator)
         noise = scaled(coefs.overall_coef, noise)
         weight.add_(scaled(coefs.noise_coef, noise), alpha=group["lr"] ** 0.5)
         box = group["bounding_box_size"]
         if box is not None:
             torch.clamp_(weight, min=state["initial_param"] - box, max=state["initial_param"] + box)
-        if self.records:
-            parts = _parts(group, param, pull, decay, noise, coefs)
+        if around is not None:
+            parts = _parts(group, param, around, noise, coefs)
             self.scatter(parts, offset)
-            if self.save_metrics:
+            if distance is not None:
                 mask = coefs.overall_coef
                 moving = int(mask.count_nonzero()) if isinstance(mask, Tensor) else param.numel()
                 self.count(group, parts, distance, moving)
+        return drift, noise
+
+    def _drift(
+        self, group: dict[str, Any], param: Tensor, coefs: PreconditionerCoefs, around: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """G nβ ∇L + G ∇(−log p), before the mask; ``around`` has the prior's two gradients where they are known."""
+        drift = scaled(coefs.grad_coef, param.grad.mul(group["nbeta"]))  # type: ignore[union-attr]
+        prior = group["prior"]
+        if prior is not None:
+            pull = prior.grad(param.data, self.state[param]) if around is None else around[0] + around[1]
+            drift.add_(scaled(coefs.prior_coef, pull))
+        return drift
 
     def get_params(self) -> Iterator[Tensor]:
         """All parameters."""
@@ -282,57 +276,8 @@ class SGMCMC(Recording):
         return getattr(cls, method)
 
 
-def _prior(prior: Any, localization: float) -> Prior | None:
-    if prior is None and not localization:
-        return None
-    if prior is None or isinstance(prior, str):
-        return GaussianPrior(localization or 1.0, center="initial" if prior is None else prior)  # type: ignore[arg-type]
-    if isinstance(prior, Prior):
-        return prior
-    if isinstance(prior, Iterable):
-        return GaussianPrior(localization or 1.0, center=prior)
-    if isinstance(prior, (int, float)):
-        return GaussianPrior(float(prior))
-    raise ValueError(f"Unsupported prior type: {type(prior)}; give a Prior, 'initial', tensors, a number or None")
-
-
-def _preconditioner(preconditioner: Any, settings: dict[str, Any]) -> Preconditioner:
-    if isinstance(preconditioner, Preconditioner):
-        return preconditioner
-    if preconditioner is None or preconditioner == "identity":
-        return IdentityPreconditioner(**settings)
-    if preconditioner == "rmsprop":
-        return RMSpropPreconditioner(**settings)
-    raise ValueError(
-        f"Unsupported preconditioner type: {preconditioner}; give 'identity', 'rmsprop' or one of the classes"
-    )
-
-
-def _mask(mask: Any, param: Tensor) -> Tensor:
-    placed = mask if isinstance(mask, Tensor) else torch.tensor(mask).to(param.device)
-    if placed.shape != param.shape:
-        raise ValueError(
-            f"Mask shape {placed.shape} does not match parameter shape {param.shape}. Give one value a coordinate."
-        )
-    return placed.float()
-
-
-def _pull_and_decay(prior: Prior, weight: Tensor, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The gradients of the priors around a centre, and of those around the origin."""
-    pull, decay = torch.zeros_like(weight), torch.zeros_like(weight)
-    for one in prior.priors if isinstance(prior, CompositePrior) else [prior]:
-        total = decay if isinstance(one, GaussianPrior) and one.center is None else pull
-        total += one.grad(weight, state)
-    return pull, decay
-
-
 def _parts(
-    group: dict[str, Any],
-    param: Tensor,
-    pull: Tensor | None,
-    decay: Tensor | None,
-    noise: Tensor,
-    coefs: PreconditionerCoefs,
+    group: dict[str, Any], param: Tensor, around: tuple[Tensor, Tensor], noise: Tensor, coefs: PreconditionerCoefs
 ) -> Parts:
     half = 0.5 * group["lr"]
     gradient = param.grad.mul(group["nbeta"])  # type: ignore[union-attr]
@@ -340,7 +285,7 @@ def _parts(
     return Parts(
         scaled_grad=half * (coefs.overall_coef * (coefs.grad_coef * gradient)),
         unscaled_grad=half * gradient,
-        localization=prior * (torch.zeros_like(param) if pull is None else pull),
-        weight_decay=prior * (torch.zeros_like(param) if decay is None else decay),
+        localization=prior * around[0],
+        weight_decay=prior * around[1],
         noise=(group["lr"] ** 0.5) * coefs.noise_coef * noise,
     )

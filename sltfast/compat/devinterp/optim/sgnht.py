@@ -1,4 +1,4 @@
-"""devinterp's older SGNHT, whose thermostat works."""
+"""The Nosé–Hoover thermostat as a ``torch.optim`` optimiser, as both versions of devinterp have it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sltfast.compat.devinterp.optim.absent import Absent
-from sltfast.compat.devinterp.optim.sgmcmc import warn_of_settings
+from sltfast.compat.devinterp.optim.warn_of_settings import warn_of_settings
+
+METRICS = ("noise", "dws", "localization_loss")
 
 
-class SGNHT(torch.optim.Optimizer):
-    """m ← m − ε nβ ∇L;  m ← (1 − ζ) m + √(2Aε) ξ;  w ← w + m;  ζ ← ζ + mean(m²) − ε, one ζ a group. Deprecated.
+class Thermostat(torch.optim.Optimizer):
+    """m ← m − ε nβ ∇L;  m ← (1 − ζ) m + √(2Aε) ξ;  w ← w + m;  ζ ← ζ + mean(m²) − ε, one ζ a group.
 
-    m starts at √ε N(0, 1) and ζ at A; within a box |w − w*| ≤ b, m is reflected where w leaves it.
+    m starts at √ε N(0, 1) and ζ at A. Where w leaves w* ± b it is put back to the edge and m changes its sign.
 
     Args:
         params: parameters or groups.
         lr: ε.
         diffusion_factor: A.
-        bounding_box_size: b.
+        bounding_box_size: b; None or 0 for none.
         save_noise: of no effect, with a warning.
         save_mala_vars: of no effect, with a warning.
         nbeta: nβ.
-        metrics: of ``"noise"``, ``"dws"``, ``"localization_loss"``; of no effect, with a warning.
+        metrics: names of what would be kept, ``METRICS``; of no effect, with a warning.
 
     Raises:
         ValueError: another metric.
-        Absent: from ``step``, where a group has a mask.
+        Absent: (a NotImplementedError, from ``step``) a group has a mask.
 
     Source: Ding et al. 2014.
     """
+
+    mask_key = "mask"
+    deprecation: str | None = None
 
     def __init__(
         self,
@@ -45,15 +51,13 @@ class SGNHT(torch.optim.Optimizer):
         nbeta: float = 1.0,
         metrics: Sequence[str] | None = None,
     ) -> None:
-        warnings.warn("SGNHT has been deprecated. Please use SGMCMC.sgnht instead.", DeprecationWarning, stacklevel=2)
-        known, asked = {"noise", "dws", "localization_loss"}, set(metrics or ())
-        if asked - known:
-            raise ValueError(f"Invalid metrics: {asked - known}. Valid metrics are: {known}")
-        save_noise = save_noise or "noise" in asked
-        save_mala_vars = save_mala_vars or bool(asked & {"dws", "localization_loss"})
-        for unmet, name in ((save_noise, "NoiseNorm"), (save_mala_vars, "MALA")):
-            if unmet:
-                warnings.warn(f"{name} not implemented for SGNHT: use SGLD for it", stacklevel=2)
+        unknown = sorted(set(metrics or ()) - set(METRICS))
+        if unknown:
+            raise ValueError(f"Invalid metrics: {unknown}. Valid metrics are: {sorted(METRICS)}")
+        if self.deprecation is not None:
+            warnings.warn(self.deprecation, DeprecationWarning, stacklevel=2)
+        if metrics or save_noise or save_mala_vars:
+            warnings.warn("NoiseNorm and MALA not implemented for SGNHT: use SGLD for them", stacklevel=2)
         warn_of_settings(1.0, nbeta)
         defaults = {
             "lr": lr,
@@ -74,15 +78,16 @@ class SGNHT(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient; ``closure`` is not called."""
         for group in self.param_groups:
-            if group.get("mask") is not None:
-                raise Absent("SGNHT takes no mask: use SGMCMC, or sltfast.sample(sampling_method='sgnht')")
+            if group.get(self.mask_key) is not None:
+                raise Absent("SGNHT takes no mask: use SGLD, or sltfast.sample(sampling_method='sgnht') natively")
             moved = [param for param in group["params"] if param.grad is not None]
             energy = sum(self._move(group, param) for param in moved)
             if moved:
                 change = energy / sum(param.numel() for param in moved) - group["lr"]
                 group["thermostat"].add_(change.to(group["thermostat"].device))
 
-    def _move(self, group: dict[str, Any], param: torch.Tensor) -> Any:
+    def _move(self, group: dict[str, Any], param: Tensor) -> Any:
+        """Move one parameter; returns Σ m²."""
         state, weight = self.state[param], param.data
         momentum = state["momentum"]
         momentum.sub_(group["lr"] * (param.grad.data * group["nbeta"]))  # type: ignore[union-attr]
@@ -97,3 +102,9 @@ class SGNHT(torch.optim.Optimizer):
             torch.clamp_(weight, min=start - box, max=start + box)
             momentum.mul_(inside)
         return energy
+
+
+class SGNHT(Thermostat):
+    """``Thermostat`` by the name of devinterp 2.0.1, which deprecates it."""
+
+    deprecation = "SGNHT has been deprecated. Please use SGMCMC.sgnht instead."

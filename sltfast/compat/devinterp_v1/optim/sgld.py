@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sltfast.compat.devinterp.optim.sgld import drift_and_distance
+from sltfast.compat.devinterp.optim.warn_of_settings import warn_of_settings
+
 NORMS = ("noise_norm", "grad_norm", "weight_norm", "distance")
 METRICS = ("noise", "dws", "localization_loss", *NORMS)
 
@@ -68,12 +71,7 @@ class SGLD(torch.optim.Optimizer):
         if temperature is not None:
             nbeta = temperature
             warnings.warn("temperature is an old name: give nbeta", UserWarning, stacklevel=2)
-        if noise_level != 1.0:
-            warnings.warn(
-                f"noise_level {noise_level:g} is not 1: the chains sample no posterior", UserWarning, stacklevel=2
-            )
-        if nbeta == 1.0:
-            warnings.warn("nbeta is 1: see default_nbeta for one that fits the batch", UserWarning, stacklevel=2)
+        warn_of_settings(noise_level, nbeta)
         flags = {"noise_norm": noise_norm, "grad_norm": grad_norm, "weight_norm": weight_norm, "distance": distance}
         defaults = {
             "lr": lr,
@@ -128,13 +126,7 @@ class SGLD(torch.optim.Optimizer):
         generator: torch.Generator | None,
     ) -> None:
         w, anchor, lr = parameter.data, self.state[parameter]["initial_param"], group["lr"]
-        scaled = None if parameter.grad is None else parameter.grad.data * group["nbeta"]
-        drift = torch.zeros_like(w) if scaled is None else scaled.clone()
-        if group["weight_decay"] != 0:
-            drift.add_(w, alpha=group["weight_decay"])
-        displacement = w - anchor
-        if group["localization"] != 0:
-            drift.add_(displacement, alpha=group["localization"])
+        drift, displacement = drift_and_distance(group, parameter, anchor)
         mask = group["optimize_over"]
         if self.save_mala_vars:
             apart = ((displacement if mask is None else displacement * mask) ** 2).sum()
@@ -153,7 +145,8 @@ class SGLD(torch.optim.Optimizer):
             drift, noise = drift * mask, noise * mask
         w.add_(drift, alpha=-0.5 * lr)
         w.add_(noise, alpha=lr**0.5)
-        if scaled is not None and group["grad_norm"] is not False:
+        if parameter.grad is not None and group["grad_norm"] is not False:
+            scaled = parameter.grad.data * group["nbeta"]
             squares["grad_norm"] = squares["grad_norm"] + ((scaled * 0.5 * lr) ** 2).sum()
         if group["noise_norm"] is not False:
             squares["noise_norm"] = squares["noise_norm"] + (noise**2).sum()
