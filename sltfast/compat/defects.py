@@ -65,6 +65,18 @@ DEFECTS: dict[str, Defect] = {
         why="devinterp's chain is nearly a random walk there, with estimates several times too large",
         native="sltfast.sample, which does the same, or exact=True for devinterp's own rounding",
     ),
+    "thermostat without friction": Defect(
+        theirs="SGMCMC.sgnht computes the thermostat's friction and does not apply it",
+        ours="its steps are devinterp's, bit for bit: gradient descent with noise of the diffusion factor's size",
+        why="without friction nothing holds the chain at the posterior's temperature",
+        native='sltfast.sample(sampling_method="sgnht"), whose stationary law is tested, or the class optim.SGNHT',
+    ),
+    "half-precision optimiser": Defect(
+        theirs="an optimiser over bfloat16 or float16 parameters rounds drift and noise to them one after the other",
+        ours="its steps are devinterp's, bit for bit",
+        why="most of the drift is lost, and the chain is nearly a random walk",
+        native="sltfast.sample, which moves a float32 copy, or parameters in float32",
+    ),
     "gradient norm under masks": Defect(
         theirs="metrics_unscaled_grad under a mask counts the gradient of coordinates that the mask holds still",
         ours="it is the norm over the coordinates that move, like the other eight",

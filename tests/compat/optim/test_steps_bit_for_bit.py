@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sltfast.compat.devinterp.optim as ours
+from sltfast.compat.defects import CompatWarning, forget_warnings
 from sltfast.compat.devinterp.optim.sketch import SKETCH_QUANTITIES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -118,3 +119,22 @@ def test_single_chains_have_their_default() -> None:
         warnings.simplefilter("always")
         ours.SGLD([nn.Parameter(torch.zeros(2))], nbeta=2.0)
     assert any("deprecated" in str(one.message) for one in said)
+
+
+def test_what_is_wrong_with_devinterps_is_said_once() -> None:
+    forget_warnings()
+    half, whole = nn.Parameter(torch.zeros(2, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(2))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ours.SGMCMC.sgld([half], nbeta=2.0)
+        ours.SGMCMC.sgld([half], nbeta=2.0)
+        ours.SGMCMC.sgnht([whole], nbeta=2.0)
+    forget_warnings()
+    said = [one for one in said if one.category is CompatWarning]
+    texts = [str(one.message) for one in said]
+    assert len(texts) == 2
+    assert "float32 copy" in texts[0]
+    assert "friction" in texts[1]
+    assert all(
+        one.filename == __file__ for one in said if one.category is CompatWarning and "friction" in str(one.message)
+    )

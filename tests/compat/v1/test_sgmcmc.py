@@ -17,6 +17,7 @@ from tests.compat.v1 import recorded, recorded_steps
 RECORDED = json.loads(recorded_steps.FILE.read_text())
 
 
+@pytest.mark.filterwarnings("ignore::sltfast.compat.defects.CompatWarning")
 @pytest.mark.parametrize("case", recorded_steps.CASES)
 def test_steps_are_theirs(case):
     found = recorded_steps.numbers("sltfast.compat.devinterp_v1", case)

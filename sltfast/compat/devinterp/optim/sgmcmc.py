@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sltfast.compat.defects import warn_once
 from sltfast.compat.devinterp.optim.given import preconditioner_of, prior_of
 from sltfast.compat.devinterp.optim.parts import Parts, Recording, pull_and_decay
 from sltfast.compat.devinterp.optim.preconditioner import (
@@ -87,8 +88,13 @@ class SGMCMC(Recording):
         given: Any = [params] if isinstance(params, (Tensor, dict)) else params
         super().__init__(given, defaults)
         self.record(save_metrics, sketch_dim, sketch_seed)
+        self._init_groups()
+
+    def _init_groups(self) -> None:
         for group in self.param_groups:
             self._init_group(group)
+        if any(param.dtype in (torch.bfloat16, torch.float16) for param in self.get_params()):
+            warn_once("half-precision optimiser", stacklevel=4)
 
     def _init_group(self, group: dict[str, Any]) -> None:
         group["prior"] = prior_of(group["prior"], group.get("localization", 0.0))
@@ -257,6 +263,7 @@ class SGMCMC(Recording):
     ) -> SGMCMC:
         """Devinterp's SGNHT, whose friction is not applied; ``sltfast.sample(sampling_method="sgnht")`` has one."""
         warn_of_settings(1.0, nbeta)
+        warn_once("thermostat without friction")
         return cls(
             params,
             lr=lr,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sltfast.compat.defects import warn_once
 from sltfast.compat.devinterp.optim import sgmcmc as newer
 from sltfast.compat.devinterp.optim.given import preconditioner_of, prior_of
 from sltfast.compat.devinterp.optim.preconditioner import NHTPreconditioning, PreconditionerCoefs
@@ -79,8 +80,7 @@ class SGMCMC(newer.SGMCMC):
         given: Any = [params] if isinstance(params, Tensor | dict) else params
         torch.optim.Optimizer.__init__(self, given, defaults)
         self.record(save_metrics=False, sketch_dim=None, sketch_seed=0)
-        for group in self.param_groups:
-            self._init_group(group)
+        self._init_groups()
 
     def _init_group(self, group: dict[str, Any]) -> None:
         unknown = sorted(set(group["metrics"]) - set(METRICS))
@@ -213,6 +213,7 @@ class SGMCMC(newer.SGMCMC):
     ) -> SGMCMC:
         """Devinterp's SGNHT, whose friction is not applied; ``optim.SGNHT`` has one."""
         warn_of_settings(1.0, nbeta)
+        warn_once("thermostat without friction")
         return cls(
             params,
             lr=lr,
