@@ -55,7 +55,7 @@ def test_an_interrupt_is_the_scripts(tmp_path: Path) -> None:
     script = tmp_path / "wait.py"
     script.write_text(
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "print('ready', flush=True)\ntry:\n    time.sleep(60)\nfinally:\n    print('tidied', flush=True)\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n    print('tidied', flush=True)\n"
     )
     with subprocess.Popen([*COMMAND, str(script)], stdout=-1, stderr=-1, text=True) as process:
         assert process.stdout is not None
