@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from sltfast.isolation import alone, isolated_rng
+from sltfast.shown import shown
 
 COLUMNS = ("input_ids", "attention_mask", "labels")  # what a language model's batch is made of
 MATERIALISE_BYTES = 1 << 30
@@ -89,7 +90,7 @@ def as_source(dataset: Any, *, buffer_size: int | None = None) -> Source:
     """
     size: Any = buffer_size
     if size is not None and (isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1):
-        raise ValueError(f"buffer_size must be a whole number >= 1, got {size!r}")
+        raise ValueError(f"buffer_size must be a whole number >= 1, got {shown(size)}")
     if isinstance(dataset, type | str | bytes):
         told = f"the class {dataset.__name__} itself" if isinstance(dataset, type) else repr(dataset[:40])
         raise TypeError(f"dataset is {told}; give {_KINDS} (sltfast.inputs reads files)")
@@ -146,6 +147,8 @@ def _tensor(value: Any) -> Tensor:
         array = array.astype(np.int64)  # torch computes with one unsigned type only
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if min(array.strides, default=0) < 0 or any(stride % array.itemsize for stride in array.strides):
+        array = array.copy()  # a reversed view, or a field of records: torch cannot look through those strides
     with alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # read-only memory maps are only read
         return torch.from_numpy(array)
@@ -162,6 +165,8 @@ def _from_tensors(tensors: Any, kind: str) -> Source:
         raise ValueError(f"the data set ({kind}) holds no tensors")
     if any(part.is_meta for part in parts):
         raise ValueError(f"the data set ({kind}) is on the meta device, which holds no values: give real tensors")
+    if any(part.is_nested or part.layout != torch.strided for part in parts):
+        raise ValueError(f"the data set ({kind}) holds a nested or sparse tensor: give dense ones (.to_dense())")
     if any(part.ndim == 0 for part in parts):
         raise ValueError(f"the data set ({kind}) holds a scalar: the first dimension of every tensor counts rows")
     lengths = sorted({len(part) for part in parts})
@@ -255,7 +260,7 @@ def _from_items(dataset: Any, collate: Callable[[list[Any]], Any], kind: str) ->
         items = [item(int(row)) for row in rows]
         try:
             batch = collate(items)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, LookupError, OverflowError) as error:
             raise ValueError(f"rows {rows[:4].tolist()}… of the data set do not stack ({error}): {_RAGGED}") from error
         if not leaves(batch):
             raise TypeError(f"the data set's items ({type(items[0]).__name__}) hold no numbers: encode them")
@@ -266,7 +271,7 @@ def _from_items(dataset: Any, collate: Callable[[list[Any]], Any], kind: str) ->
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the length of the data set ({kind}) cannot be told: len(dataset) fails ({error})") from error
     if length:
-        if kind == "list":  # in memory already: rows of different lengths are met now, not at step 1000
+        if kind in ("list", "tuple"):  # in memory already: rows of different lengths are met now, not at step 1000
             return _from_tensors(fetch(np.arange(length)), kind)
         _check_repeatable(fetch, length)
     return Source(length, fetch, None, kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sltfast.sampler.config import CELL_SETTINGS
+from sltfast.sampler.config import CELL_SETTINGS, is_finite
+from sltfast.shown import shown
 
 ALWAYS = ("lr", "n_beta", "localization")
 """What is a dimension of every sweep, be it of one value."""
+MOST = 10_000
+"""Values of one setting; an iterator without an end is refused, not awaited."""
 Values = float | Sequence[float]
 
 
@@ -39,7 +41,7 @@ class Grid:
             settings: by name of CELL_SETTINGS.
 
         Raises:
-            ValueError: an empty sequence, a value that stands twice, or one that is no number.
+            ValueError: an empty or endless sequence, a value that stands twice, or one that is no number.
         """
         axes: dict[str, tuple[float, ...]] = {}
         fixed: dict[str, Any] = {}
@@ -88,11 +90,16 @@ class Grid:
 def _sequence(name: str, given: Any) -> list[Any] | None:
     """The values of a sequence; None for one value."""
     if isinstance(given, str | bytes | Mapping):
-        raise ValueError(f"{name} must be a number or a sequence of numbers, got {given!r}")
+        raise ValueError(f"{name} must be a number or a sequence of numbers, got {shown(given)}")
     if isinstance(given, np.ndarray | Tensor):
         listed = given.tolist()
         return listed if isinstance(listed, list) else None
-    return list(given) if isinstance(given, Iterable) else None
+    if not isinstance(given, Iterable):
+        return None
+    listed = list(itertools.islice(given, MOST + 1))
+    if len(listed) > MOST:
+        raise ValueError(f"{name} has more than {MOST} values: a sweep samples chains at each of them; give fewer")
+    return listed
 
 
 def _checked(name: str, values: Sequence[Any]) -> tuple[float, ...]:
@@ -101,8 +108,8 @@ def _checked(name: str, values: Sequence[Any]) -> tuple[float, ...]:
     for value in values:
         if value is None and name == "bounding_box_size":
             continue
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number or a sequence of them, got {value!r} in {list(values)}")
+        if not is_finite(value):
+            raise ValueError(f"{name} must be a finite number or a sequence of them, got {shown(value)}")
     plain = [_number(value) for value in values]
     twice = [value for value in plain if plain.count(value) > 1]
     if twice:

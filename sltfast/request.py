@@ -13,7 +13,8 @@ import torch
 from sltfast.losses import LossFn
 from sltfast.restriction import ParamMasks
 from sltfast.sampler.capture import StepCaptureSetting
-from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs, shown, whole_number, yes_or_no
+from sltfast.sampler.config import SamplerConfig, rmsprop_kwargs, whole_number, yes_or_no
+from sltfast.shown import shown
 
 RMSPROP = ("rmsprop_eps", "rmsprop_alpha")  # devinterp's other spelling of sampling_method_kwargs
 EngineName = Literal["auto", "stacked", "vmap", "sequential"]
@@ -46,19 +47,17 @@ class Request:
 
     def __post_init__(self) -> None:
         if not isinstance(self.engine, str) or self.engine not in get_args(EngineName):
-            raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {self.engine!r}")
+            raise ValueError(f"engine must be one of {', '.join(get_args(EngineName))}, got {shown(self.engine)}")
         if not isinstance(self.record, str) or self.record not in get_args(Record):
-            raise ValueError(f"record must be one of {', '.join(get_args(Record))}, got {self.record!r}")
+            raise ValueError(f"record must be one of {', '.join(get_args(Record))}, got {shown(self.record)}")
         if self.sampling_task is not None and not isinstance(self.sampling_task, str):
-            raise TypeError(f"sampling_task must be None or the name of an observable, got {self.sampling_task!r}")
+            raise TypeError(f"sampling_task must be None or the name of an observable, got {shown(self.sampling_task)}")
         for name, least in (("num_blocks", 1), ("batches_per_draw", 1), ("obs_seed", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
-        for name in ("save_token_losses", "dataset_init_loss", "progress", "plan", "compile"):
+        for name in ("save_token_losses", "dataset_init_loss", "overwrite", "progress", "plan", "compile"):
             object.__setattr__(self, name, yes_or_no(name, getattr(self, name)))
         if not isinstance(self.step_capture, str | bool) or self.step_capture not in ("auto", True, False):
-            raise ValueError(f"step_capture must be 'auto', True or False, got {self.step_capture!r}")
-        if not isinstance(self.overwrite, bool):
-            raise ValueError(f"overwrite must be True or False, got {self.overwrite!r}")
+            raise ValueError(f"step_capture must be 'auto', True or False, got {shown(self.step_capture)}")
         if self.compile and self.engine not in ("auto", "vmap"):
             raise ValueError(
                 f"compile=True compiles the vmap engine, got engine={self.engine!r} (give 'auto' or 'vmap')"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sltfast.shown import shown
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -60,11 +62,11 @@ class Setting:
             ValueError: a value of another kind, or not among the choices.
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return _as_float(value, f"{source}: {self.name}")
         if self.kind is tuple:
             values = value if isinstance(value, list) else [value]
             fits = all(isinstance(item, int | float) and not isinstance(item, bool) for item in values)
-            value = tuple(map(float, values)) if fits else value
+            value = tuple(_as_float(item, f"{source}: {self.name}") for item in values) if fits else value
         elif self.kind is list:
             values = [value] if isinstance(value, str) else value
             fits = isinstance(values, list) and all(isinstance(item, str) for item in values)
@@ -72,15 +74,22 @@ class Setting:
         else:
             fits = isinstance(value, self.kind) and not (self.kind is not bool and isinstance(value, bool))
         if not fits:
-            raise ValueError(f"{source}: {self.name} must be {_SPOKEN[self.kind]}, got {value!r}")
+            raise ValueError(f"{source}: {self.name} must be {_SPOKEN[self.kind]}, got {shown(value)}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"{source}: {self.name} must be one of {', '.join(self.choices)}, got {value!r}")
+            raise ValueError(f"{source}: {self.name} must be one of {', '.join(self.choices)}, got {shown(value)}")
         return value
 
 
 def numbers(text: str) -> tuple[float, ...]:
     """The numbers of a flag such as ``1e-5,1e-4``; what is between two commas must be one."""
     return tuple(float(part) for part in text.split(","))
+
+
+def _as_float(value: float, what: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{what} must be a number that a float can hold, got {shown(value)}") from error
 
 
 _METAVAR: dict[type, str] = {int: "N", float: "X", str: "TEXT", tuple: "X,Y,…"}
@@ -116,7 +125,7 @@ def _from_file(settings: Sequence[Setting], path: Path) -> dict[str, Any]:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f"; it may hold {', '.join(known)}"
-            raise ValueError(f"{path}: unknown setting {key!r}{hint}")
+            raise ValueError(f"{path}: unknown setting {shown(key)}{hint}")
         found[name] = known[name].checked(value, str(path))
     return found
 
@@ -124,8 +133,8 @@ def _from_file(settings: Sequence[Setting], path: Path) -> dict[str, Any]:
 def _parsed(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
-    text = path.read_text("utf-8")
     try:
+        text = path.read_text("utf-8")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix == ".json":
@@ -135,4 +144,6 @@ def _parsed(path: Path) -> Mapping[str, Any]:
             raise ValueError("the file must hold one object")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: brackets within brackets, too deep to read: no setting needs them") from error
     raise ValueError(f"{path}: a configuration file ends in .toml or .json")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sltfast.restriction.names import closest, parts_of
 from sltfast.restriction.region import Rectangle, Region, plane_of
 from sltfast.restriction.segment import Segment
+from sltfast.shown import shown
 
 SAMPLED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 GLOB = re.compile(r"[*?\[]")
@@ -125,6 +126,8 @@ def _chosen(model: nn.Module, canonical: dict[str, str], param_masks: ParamMasks
     parameters = dict(model.named_parameters())
     chosen: dict[str, Region] = {}
     for name, mask in asked:
+        if not isinstance(name, str):
+            raise TypeError(f"param_masks must map names of parameters to masks, got the key {shown(name)}")
         if name not in canonical:
             raise ValueError(_unknown(name, canonical))
         key = canonical[name]
@@ -140,12 +143,12 @@ def _chosen(model: nn.Module, canonical: dict[str, str], param_masks: ParamMasks
 def _by_name(model: nn.Module, canonical: dict[str, str], names: object) -> Iterator[tuple[str, Region | None]]:
     """What names, globs over parameters and names of parts select."""
     patterns: list[object] = [names]
-    if isinstance(names, Iterable) and not isinstance(names, str):
+    if isinstance(names, Iterable) and not isinstance(names, str | Tensor):
         patterns = list(names)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(
             "param_masks must be None, a mapping from parameter name to mask, or names and glob patterns; "
-            f"got {names!r}"
+            f"got {shown(names)}"
         )
     for pattern in map(str, patterns):
         matched = [name for name in canonical if fnmatch.fnmatchcase(name, pattern)]
@@ -164,7 +167,8 @@ def _by_name(model: nn.Module, canonical: dict[str, str], names: object) -> Iter
 
 
 def _unknown(name: str, canonical: dict[str, str]) -> str:
-    return f"param_masks names {name!r}, but the model has no such parameter or part; {closest(name, list(canonical))}"
+    told = f"param_masks names {shown(name)}, but the model has no such parameter or part"
+    return f"{told}; {closest(name, list(canonical))}"
 
 
 def _region(name: str, parameter: nn.Parameter, mask: Tensor | None) -> Region:
@@ -175,6 +179,10 @@ def _region(name: str, parameter: nn.Parameter, mask: Tensor | None) -> Region:
     if mask.shape != parameter.shape:
         raise ValueError(
             f"the mask of {name!r} has shape {tuple(mask.shape)}, but the parameter's is {tuple(parameter.shape)}"
+        )
+    if mask.is_meta or mask.layout != torch.strided:
+        raise ValueError(
+            f"the mask of {name!r} is {'on the meta device' if mask.is_meta else 'sparse'}: give a dense one"
         )
     flat = mask.detach().reshape(-1).cpu()
     if flat.dtype != torch.bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sltfast.shown import shown
+
 LONGEST_NAME = 255 - len(".journal.partial")  # bytes of a file's name, less what is kept beside a run
 
 
@@ -18,17 +20,19 @@ def place_of(output_path: str | Path | None) -> Path | None:
     """
     if output_path is None:
         return None
-    path = readable_path(output_path, "output_path").expanduser()
+    path = readable_path(output_path, "output_path")
     try:
-        path = path.resolve()
-    except RuntimeError as error:  # of a loop of links, until Python 3.13
+        path = path.expanduser().resolve()
+        name = os.fsencode(path.name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"output_path {output_path!r} has characters that no path may hold: {error.reason}") from error
+    except RuntimeError as error:  # of a user whom there is not, or of a loop of links, until Python 3.13
         raise ValueError(f"output_path {output_path} leads nowhere: {error}") from error
     if not path.name:
         raise ValueError(f"output_path {output_path!r} has no name: give one of its own, as {path / 'run.zarr'}")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         raise ValueError(
-            f"output_path has a name of {len(os.fsencode(path.name))} bytes ({path.name[:40]!r}…), but at most "
-            f"{LONGEST_NAME} are allowed"
+            f"output_path has a name of {len(name)} bytes ({path.name[:40]!r}…), but at most {LONGEST_NAME} are allowed"
         )
     above = nearest(path)
     if not above.is_dir():
@@ -46,7 +50,7 @@ def readable_path(path: str | Path, name: str) -> Path:
         ValueError: a null character, which no path may hold.
     """
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
-        raise TypeError(f"{name} must be a path, got {path!r}")
+        raise TypeError(f"{name} must be a path, got {shown(path)}")
     if "\0" in str(path):
         raise ValueError(f"{name} {str(path)!r} holds a null character, which no path may")
     return Path(path)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sltfast.shown import shown
+
 SAMPLING_METHODS = {
     "sgmcmc_sgld": "sgld",
     "sgld": "sgld",
@@ -104,26 +106,31 @@ class SamplerConfig:
         for name in ("num_burnin_steps", "num_init_loss_batches", "init_seed"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), 0))
         if self.init_seed >= 1 << 64:
-            raise ValueError(f"init_seed must be below 2**64, got {self.init_seed}")
+            raise ValueError(f"init_seed must be below 2**64, got {shown(self.init_seed)}")
         if not isinstance(self.sampling_method, str) or self.sampling_method not in SAMPLING_METHODS:
-            raise ValueError(f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {self.sampling_method!r}")
+            raise ValueError(
+                f"sampling_method must be one of {sorted(SAMPLING_METHODS)}, got {shown(self.sampling_method)}"
+            )
         if not isinstance(self.mode, str) or self.mode not in ("eval", "train"):
-            raise ValueError(f"mode must be 'eval' or 'train', got {self.mode!r}")
+            raise ValueError(f"mode must be 'eval' or 'train', got {shown(self.mode)}")
         allowed = SETTINGS[self.method]
-        unknown = sorted(map(str, set(self.sampling_method_kwargs) - set(allowed)))
+        unknown = sorted(map(shown, set(self.sampling_method_kwargs) - set(allowed)))
         if unknown:
             raise ValueError(
-                f"sampling_method_kwargs {unknown} mean nothing to {self.sampling_method!r} "
+                f"sampling_method_kwargs [{', '.join(unknown)}] mean nothing to {self.sampling_method!r} "
                 f"(allowed: {sorted(allowed) or 'none'})"
             )
         kwargs: Mapping[str, Any] = self.sampling_method_kwargs
         for key, value in kwargs.items():
-            if not _is_finite(value):
+            if not is_finite(value):
                 raise ValueError(f"sampling_method_kwargs[{key!r}] must be a finite number, got {shown(value)}")
+        object.__setattr__(self, "sampling_method_kwargs", {key: float(value) for key, value in kwargs.items()})
         if "alpha" in allowed and not 0.0 <= self.setting("alpha") <= 1.0:
-            raise ValueError(f"rmsprop alpha must be in [0, 1], got {self.setting('alpha')}")
+            raise ValueError(
+                f"rmsprop_alpha (sampling_method_kwargs['alpha']) must be in [0, 1], got {self.setting('alpha')}"
+            )
         if "eps" in allowed and not self.setting("eps") > 0.0:
-            raise ValueError(f"rmsprop eps must be > 0, got {self.setting('eps')}")
+            raise ValueError(f"rmsprop_eps (sampling_method_kwargs['eps']) must be > 0, got {self.setting('eps')}")
         if "friction" in allowed and not 0.0 < self.setting("friction") <= 1.0:
             raise ValueError(f"friction must be in (0, 1], got {self.setting('friction')} (1 is SGLD)")
 
@@ -199,7 +206,7 @@ def rmsprop_kwargs(
         ValueError: the same setting given twice.
     """
     if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise ValueError(f"sampling_method_kwargs must be a mapping, got {kwargs!r}")
+        raise ValueError(f"sampling_method_kwargs must be a mapping, got {shown(kwargs)}")
     merged = dict(kwargs or {})
     for key, value in (("eps", rmsprop_eps), ("alpha", rmsprop_alpha)):
         if value is not None:
@@ -219,7 +226,7 @@ def _number(
 ) -> None:
     value: Any = getattr(config, name)
     mend = f" ({hint})" if hint else ""
-    if not _is_finite(value):
+    if not is_finite(value):
         raise ValueError(f"{name} must be a finite number, got {shown(value)}{mend}")
     value = float(value)
     object.__setattr__(config, name, value)  # NumPy's scalars would not survive the record
@@ -251,15 +258,8 @@ def yes_or_no(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def shown(value: Any) -> str:
-    """A value as an error shows it; one of a thousand digits is cut."""
-    if isinstance(value, int) and abs(value) >= 1 << 256:
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value is a real number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:

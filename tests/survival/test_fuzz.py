@@ -1,246 +1,270 @@
-"""Settings, restrictions, data and files that nobody thought of: a valid object, or an error that the package raises."""
+"""Settings that nobody thought of, of calls, faces, grids, files and commands: kept as given, or refused in words."""
 
 import argparse
+import inspect
+import itertools
 import json
 import math
 import string
-import traceback
-from contextlib import suppress
+from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import EXAMPLES, ODD, Properties, outcome
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
-from models import Mlp, tiny_neox
+from pydantic import ValidationError
 
-from sltfast.commands import llc
+import sltfast
+from sltfast.cli import parser
+from sltfast.commands import llc, sweep
 from sltfast.commands.settings import resolve as settings_of
-from sltfast.data import as_source, leaves
-from sltfast.observables import LONGEST_NAME, observable_id
-from sltfast.request import resolve
-from sltfast.restriction import Restriction, create_param_masks
-from sltfast.results.identity import restriction_digest
-from sltfast.results.journal import Journal, read_journal
-from sltfast.results.layout import ArraySpec
-from sltfast.results.place import place_of
-from sltfast.results.state import read_state
-from sltfast.sampler.config import SETTINGS, SamplerConfig
+from sltfast.compat.devinterp.slt.config import SamplerConfig as TheirConfig
+from sltfast.compat.fast_run.settings import NoGradientCorrection, engine_config, merged_rmsprop
+from sltfast.grid import ALWAYS, Grid
+from sltfast.request import RMSPROP, Request, resolve
+from sltfast.sampler.config import CELL_SETTINGS, SETTINGS, SamplerConfig
 
-fuzzed = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=120,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=4),
-    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.floats(), max_size=2), st.complex_numbers(),
-    st.sampled_from([10**400, -(10**400), np.float32(1), np.int8(3), np.bool_(True), np.nan, torch.tensor(1.0), object]),
+PROPERTIES = Properties()
+
+FINITE = st.one_of(
+    st.floats(0, 1e300, allow_subnormal=False), st.integers(0, 9), st.floats(0, 1e9, width=32).map(np.float32),
+    st.integers(0, 99).map(np.int16), st.fractions(0, 9),
 )  # fmt: skip
+ABOVE = FINITE.filter(bool)
+COUNT = st.one_of(st.integers(1, 10**30), st.integers(1, 99).map(np.uint8))
+SWITCH = st.one_of(st.booleans(), st.booleans().map(np.bool_))
+ALLOWED = {
+    **dict.fromkeys(("n_beta", "localization", "noise_level", "llc_weight_decay"), FINITE),
+    "lr": ABOVE, "bounding_box_size": st.none() | ABOVE, "init_noise": st.none() | FINITE,
+    "chains_per_pass": st.none() | COUNT, "memory_budget": st.none() | COUNT, "sampling_task": st.none() | st.text(),
+    **dict.fromkeys(
+        ("batch_size", "num_chains", "num_draws", "num_steps_bw_draws", "gradient_accumulation_steps", "num_blocks",
+         "batches_per_draw"), COUNT,
+    ),
+    **dict.fromkeys(("num_burnin_steps", "num_init_loss_batches", "obs_seed"), st.just(0) | COUNT),
+    "init_seed": st.integers(0, 2**64 - 1),
+    **dict.fromkeys(
+        ("save_metrics", "shuffle", "match_sampling_input_ids_across_chains", "save_token_losses", "dataset_init_loss",
+         "overwrite", "progress", "plan"), SWITCH,
+    ),
+    "mode": st.sampled_from(["eval", "train"]), "engine": st.sampled_from(["auto", "stacked", "vmap", "sequential"]),
+    "record": st.sampled_from(["traces", "moments", "covariances"]), "step_capture": st.sampled_from(["auto", True]),
+}  # fmt: skip
+OTHERS = {name: values for name, values in ALLOWED.items() if name not in ("lr", "n_beta")}
+KEYWORDS = sorted({*SamplerConfig.__dataclass_fields__, *Request.__dataclass_fields__, *RMSPROP} - {"cells"})
+PASSED_ON = {"loss_fn", "device", "record_weights", "buffer_size", "precision"}  # read where the model and the data are
 
 
-def outcome(call, *errors):
-    """What a call returns; None where it raises one of our errors, in words, from a line of ours."""
-    try:
-        return call()
-    except errors or (ValueError, TypeError) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        assert "/sltfast/" in last.filename, f"{error!r} comes from {last.filename}:{last.lineno}"
-        assert 10 < len(str(error)) < 700
-        return None
+def held(value):
+    """A setting as a plain value."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
-NAMES = sorted(
-    {*SamplerConfig.__dataclass_fields__, "engine", "record", "num_blocks", "obs_seed", "plan", "memory_budget"}
-    - {"cells"}
+def test_every_keyword_of_sample_is_fuzzed():
+    of_sample = set(inspect.signature(sltfast.sample).parameters)
+    elsewhere = {"model", "dataset", "observables", "param_masks", "output_path"}
+    assert of_sample - elsewhere == set(KEYWORDS)
+
+
+@PROPERTIES.of(st.fixed_dictionaries({"lr": ABOVE, "n_beta": FINITE}, optional=OTHERS))
+def settings_that_are_allowed(given):
+    config, request = resolve(None, given)
+    for name, value in given.items():
+        kept = getattr(config if hasattr(config, name) else request, name)
+        plain = held(value)
+        assert kept == (float(plain) if isinstance(plain, Fraction) else plain)
+        assert type(kept) in (int, float, bool, str, type(None))
+
+
+@PROPERTIES.of(st.dictionaries(st.one_of(st.sampled_from(KEYWORDS), st.text(max_size=12)), ODD, min_size=1, max_size=4))
+def settings_of_any_kind(changes):
+    shorthands = [name.removeprefix("rmsprop_") for name in RMSPROP if name in changes]
+    found = outcome(lambda: resolve(None, {"lr": 1e-3, "n_beta": 10.0, **changes}), names=[*changes, *shorthands])
+    if found is None:
+        assert set(changes) - PASSED_ON, "nothing that is read here was given"
+        return
+    config, request = found
+    for name in set(changes) - PASSED_ON - {*RMSPROP, "sampling_method_kwargs", "batch_size"}:
+        kept = getattr(config if hasattr(config, name) else request, name)
+        assert kept == held(changes[name]) or kept == float(changes[name])
+    again = SamplerConfig(**{key: value for key, value in config.as_dict().items() if key != "cells"})
+    assert again == config
+    assert "precision" in changes or json.loads(json.dumps(config.as_dict())) == {**config.as_dict(), "cells": []}
+    assert all(math.isfinite(value) for value in config.hyper(0)[:-1])
+
+
+KWARGS = st.dictionaries(
+    st.one_of(st.sampled_from(["alpha", "eps", "friction", "x"]), ODD.filter(lambda key: key.__hash__)), FINITE | ODD
 )
 
 
-@fuzzed
-@given(st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(max_size=12)), ODD, max_size=4))
-def test_settings_of_the_sampler(changes):
-    found = outcome(lambda: resolve(None, {"lr": 1e-3, "n_beta": 10.0, **changes}))
+@PROPERTIES.of(st.sampled_from(sorted(SETTINGS)), KWARGS)
+def settings_of_methods(method, kwargs):
+    given = {"lr": 1.0, "n_beta": 1.0, "sampling_method": method, "sampling_method_kwargs": kwargs}
+    found = outcome(lambda: resolve(None, given), names=["sampling_method_kwargs", "friction"])
     if found is None:
         return
     config, _ = found
-    again = SamplerConfig(**{key: value for key, value in config.as_dict().items() if key != "cells"})
-    assert again == config
-    assert json.loads(json.dumps(config.as_dict())) == {**config.as_dict(), "cells": []}
-    assert all(math.isfinite(value) for value in config.hyper(0)[:-1])
-    assert config.num_steps >= 1
+    assert set(kwargs) <= set(SETTINGS[method])
+    for name, default in SETTINGS[method].items():
+        assert config.setting(name) == float(kwargs.get(name, default))
+    assert json.loads(json.dumps(config.as_dict()))["sampling_method_kwargs"] == config.sampling_method_kwargs
 
 
-@fuzzed
-@given(st.sampled_from(sorted(SETTINGS)), st.dictionaries(st.sampled_from(["alpha", "eps", "friction", "x"]), ODD))
-def test_settings_of_methods(method, kwargs):
-    config = outcome(lambda: SamplerConfig(lr=1.0, n_beta=1.0, sampling_method=method, sampling_method_kwargs=kwargs))
-    if config is not None:
-        assert all(math.isfinite(config.setting(name)) for name in SETTINGS[config.method])
+THEIRS = {
+    name: ODD | ALLOWED.get(name, st.sampled_from(["sgmcmc_sgld", "rmsprop_sgld", "once", "cycle"]))
+    for name in TheirConfig.model_fields
+    if name not in ("sampling_method_kwargs", "lr", "n_beta")
+}
+THEIR_KWARGS = st.dictionaries(
+    st.sampled_from(["alpha", "eps", "add_grad_correction", "sketch_dim", "x"]), FINITE | ODD, max_size=2
+)
+
+
+@PROPERTIES.of(
+    st.fixed_dictionaries({"lr": ABOVE, "n_beta": FINITE}, optional=THEIRS),
+    st.sampled_from(["sgmcmc_sgld", "rmsprop_sgld"]),
+    THEIR_KWARGS | ODD,
+    st.none() | FINITE | ODD,
+    st.none() | FINITE | ODD,
+)
+def settings_of_devinterps_face(given, method, kwargs, eps, alpha):
+    names = ["sampling_method_kwargs", "rmsprop_eps", "rmsprop_alpha"]
+    merged = outcome(lambda: merged_rmsprop(method, kwargs, eps, alpha), names=names)
+    if merged is None:
+        return
+    given = {"sampling_method": method, **given}
+    try:
+        config = TheirConfig(**given, sampling_method_kwargs=merged)
+    except ValidationError as error:  # which the face documents
+        named = {str(one["loc"][0]) for one in error.errors()}
+    else:
+        named = None
+    if named is not None:
+        assert named <= {*given, "sampling_method_kwargs"}
+        return
+    known = (ValueError, TypeError, NoGradientCorrection)
+    engine = outcome(lambda: engine_config(config), known, names=[*given, *merged, "sampling_method_kwargs"])
+    if engine is None:
+        return
+    for name, value in config.model_dump(exclude={"epoch_mode", "sampling_method_kwargs"}).items():
+        zero = name in ("lr", "bounding_box_size") and value == 0
+        assert getattr(engine, name) == (5e-324 if zero else value)
+    for name in {"alpha", "eps"} & set(merged):
+        assert engine.setting(name) == float(merged[name])
+
+
+AXIS = st.one_of(FINITE, st.lists(FINITE, max_size=3), st.lists(FINITE | ODD, max_size=3).map(tuple), ODD)
+
+
+@PROPERTIES.of(
+    st.fixed_dictionaries(
+        dict.fromkeys(ALWAYS, AXIS), optional=dict.fromkeys(sorted({*CELL_SETTINGS} - {*ALWAYS}), AXIS)
+    )
+)
+def grids(axes):
+    found = outcome(lambda: Grid.of(axes), names=list(axes))
+    if found is None:
+        return
+    grid, fixed = found
+    assert set(grid.dims) | set(fixed) == set(axes)
+    for name in grid.dims:
+        value = axes[name]
+        wanted = list(np.atleast_1d(value)) if not isinstance(value, list | tuple) else value
+        assert sorted(math.inf if one is None else float(one) for one in wanted) == list(grid.axes[name])
+    assert len(grid.cells) == math.prod(grid.shape)
+    assert Grid.of_cells(grid.cells) == grid
+
+
+def test_a_sequence_without_end_is_no_axis():
+    with pytest.raises(ValueError, match="lr has more than 10000 values"):
+        Grid.of({"lr": itertools.count(1), "n_beta": 1.0, "localization": 0.0})
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(allow_nan=False), st.text(max_size=5)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-9, 9), st.just(10**400), st.floats(), st.text(max_size=5),
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=6,
+)  # fmt: skip
+COMMANDS = {"llc": llc.SETTINGS, "sweep": sweep.SETTINGS}
+KEYS = sorted({setting.name for known in COMMANDS.values() for setting in known})
+
+
+@PROPERTIES.of(
+    st.sampled_from(sorted(COMMANDS)), st.one_of(JSON, st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3))
 )
-KEYS = sorted(setting.name for setting in llc.SETTINGS)
+def files_of_settings_in_json(folder, command, content):
+    path = folder / "x.json"
+    path.write_text(json.dumps(content), "utf-8")
+    names = list(content) if isinstance(content, dict) else ["one object"]
+    found = outcome(lambda: settings_of(COMMANDS[command], argparse.Namespace(), str(path)), names=names)
+    if found is None:
+        return
+    assert set(found) == {setting.name for setting in COMMANDS[command]}
+    for name, value in content.items():
+        kept = found[name]
+        assert (
+            list(kept) == (value if isinstance(value, list) else [value])
+            if type(kept) in (list, tuple)
+            else (kept == value or (kept != kept and value != value))
+        )
 
 
-@fuzzed
-@given(st.one_of(JSON, st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3)))
-def test_files_of_settings_in_json(tmp_path, content):
-    (tmp_path / "x.json").write_text(json.dumps(content), "utf-8")
-    found = outcome(lambda: settings_of(llc.SETTINGS, argparse.Namespace(), str(tmp_path / "x.json")), ValueError)
-    if found is not None:
-        assert set(found) == set(KEYS)
-        assert isinstance(content, dict)
+DEEP = st.sampled_from([b"[" * 10**5, b'{"a":' * 10**5, b"a = " + b"[" * 10**5, b"a." * 5000 + b"a = 1"])
 
 
-@fuzzed
-@given(
-    st.one_of(st.binary(max_size=40), st.text(string.printable, max_size=40).map(str.encode)),
-    st.sampled_from(["toml", "json"]),
+@PROPERTIES.of(
+    st.one_of(st.binary(max_size=40), st.text(string.printable, max_size=40).map(str.encode), DEEP),
+    st.sampled_from(["toml", "json", "yaml"]),
 )
-def test_files_of_settings_of_any_bytes(tmp_path, content, kind):
-    (tmp_path / f"x.{kind}").write_bytes(content)
-    outcome(lambda: settings_of(llc.SETTINGS, argparse.Namespace(), str(tmp_path / f"x.{kind}")), ValueError)
+def files_of_settings_of_any_bytes(folder, content, kind):
+    path = folder / f"x.{kind}"
+    path.write_bytes(content)
+    outcome(lambda: settings_of(llc.SETTINGS, argparse.Namespace(), str(path)), names=[str(path)])
+
+
+PARSER = parser()
+WORDS = st.one_of(
+    st.sampled_from([setting.flag for setting in (*llc.SETTINGS, *sweep.SETTINGS)]),
+    st.sampled_from(["nan", "-1", "1e-5", "3", "1,2", "1,,2", "9" * 5000, "--", "-", "%s", "--lr=", "--no-shuffle"]),
+    st.text(max_size=6),
+)
+
+
+@PROPERTIES.of(st.sampled_from(sorted(COMMANDS)), st.lists(WORDS, max_size=5))
+def arguments_of_commands(command, words):
+    try:
+        arguments = PARSER.parse_args([command, "model", "data", *words])
+    except SystemExit as error:
+        code = error.code
+    else:
+        code = None
+    if code is not None:
+        assert code == 2 or any(word.startswith(("-h", "--h")) for word in words)
+        return
+    found = settings_of(COMMANDS[command], arguments, None)
+    kinds = {setting.name: setting.kind for setting in COMMANDS[command]}
+    defaults = {setting.name: setting.default for setting in COMMANDS[command]}
+    for name, value in found.items():
+        assert isinstance(value, kinds[name]) if hasattr(arguments, name) else value == defaults[name]
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_a_misspelt_setting_names_the_nearest(name, tmp_path):
-    wrong = name[:-1] + "q" if len(name) < 4 else name[:2] + name[3:]
-    if wrong in KEYS:
-        return
+    wrong = f"{name[:2]}_{name[2:]}q"
     (tmp_path / "x.json").write_text(json.dumps({wrong: 1}))
-    with pytest.raises(ValueError, match="unknown setting.*(did you mean|it may hold)"):
+    with pytest.raises(ValueError, match=rf"unknown setting '{wrong}'; (did you mean|it may hold) .*\w"):
         settings_of(llc.SETTINGS, argparse.Namespace(), str(tmp_path / "x.json"))
 
 
-LANGUAGE_MODEL, SMALL = tiny_neox(), Mlp()
-PARTS = st.one_of(
-    st.sampled_from(
-        ["full", "all", "embed", "unembed", "l0", "l1 attn", "l0  mlp", "l0h1", "l1g0", "all heads", "l0h*"]
-    ),
-    st.from_regex(r"l[0-9]{1,2}( attn| mlp|h[0-9]{1,2}|g[0-9])?", fullmatch=True),
-    st.sampled_from([name for name, _ in LANGUAGE_MODEL.named_parameters()]),
-    st.text("lh01 *?[].mt", max_size=8),
-    st.text(max_size=5),
-)
+@PROPERTIES.parametrized
+def test_fuzz(name, tmp_path):
+    PROPERTIES.hold(name, tmp_path)
 
 
-@fuzzed
-@given(st.one_of(PARTS, st.lists(PARTS, max_size=3), ODD))
-def test_restrictions_by_name(names):
-    restriction = outcome(lambda: Restriction.of(LANGUAGE_MODEL, names))
-    if restriction is None or names is None or isinstance(names, dict):
-        return
-    masks = create_param_masks(LANGUAGE_MODEL, names)
-    again = Restriction.of(LANGUAGE_MODEL, masks)
-    assert restriction_digest(again) == restriction_digest(restriction)
-    assert again.numel == restriction.numel > 0
-
-
-MASKS = st.one_of(
-    st.none(),
-    arrays_of.arrays(
-        st.sampled_from(["?", "f4", "i8", "u1"]), st.sampled_from([(5, 3), (5,), (1, 5), (1,), (3, 5), (0,)]),
-        elements=st.integers(0, 1), fill=st.nothing(),
-    ).map(torch.from_numpy),
-    ODD,
-)  # fmt: skip
-
-
-@fuzzed
-@given(
-    st.dictionaries(
-        st.one_of(
-            st.sampled_from(["first.weight", "first.bias", "second.weight"]),
-            ODD.filter(lambda key: isinstance(key, str | int | None)),
-        ),
-        MASKS,
-        max_size=3,
-    )
-)
-def test_restrictions_by_mask(masks):
-    restriction = outcome(lambda: Restriction.of(SMALL, masks))
-    if restriction is None:
-        return
-    shapes = dict(SMALL.named_parameters())
-    chosen = {name: torch.ones(shapes[name].shape) if mask is None else mask for name, mask in masks.items()}
-    assert restriction.numel == sum(int(mask.bool().sum()) for mask in chosen.values())
-    again = Restriction.of(SMALL, {name: mask.bool() for name, mask in chosen.items()})
-    assert restriction_digest(again) == restriction_digest(restriction)
-
-
-SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
-ARRAYS = arrays_of.arrays(
-    st.sampled_from(["f4", "f8", ">f4", "f2", "i8", "u2", "u8", "?", "c8", "U2", "O", "M8[D]", "f4,f4"]), SHAPES
-)
-TENSORS = arrays_of.arrays(st.sampled_from(["f4", "i8", "?", "c8"]), SHAPES).map(torch.from_numpy)
-PART = st.one_of(ARRAYS, TENSORS, st.lists(st.integers(0, 9), max_size=4), ODD)
-DATA = st.one_of(
-    PART, st.tuples(PART, PART), st.lists(PART, max_size=3), st.dictionaries(st.text(max_size=3), PART, max_size=3),
-    st.lists(st.tuples(TENSORS, st.integers(0, 3)), max_size=3), st.dictionaries(st.text(max_size=2), TENSORS, max_size=2),
-)  # fmt: skip
-
-
-@settings(fuzzed, max_examples=250)
-@given(DATA, st.one_of(st.none(), st.integers(1, 5), ODD))
-def test_data_sets(data, buffer_size):
-    source = outcome(lambda: as_source(data, buffer_size=buffer_size))
-    if source is None:
-        return
-    assert len(source) >= 1
-    whole = leaves(source.fetch(np.arange(len(source))))
-    assert whole
-    for row in range(len(source)):
-        one = leaves(source.fetch(np.array([row])))
-        assert all(
-            torch.equal(part[row : row + 1], own) for part, own in zip(whole, one, strict=True) if own.isfinite().all()
-        )
-    assert as_source(source) is source
-    assert source.fingerprint() == as_source(data, buffer_size=buffer_size).fingerprint()
-
-
-@fuzzed
-@given(st.text())
-def test_names_of_observables(name):
-    found = outcome(lambda: observable_id(name))
-    if found is not None:
-        assert found.isidentifier() or not found.isascii()
-        assert observable_id(found) == found
-        assert len(found.encode()) <= LONGEST_NAME + 1
-        assert "/" not in found
-
-
-@fuzzed
-@given(st.one_of(st.text(max_size=300), ODD))
-def test_paths(path):
-    with suppress(OSError):  # what the system says of a name
-        outcome(lambda: place_of(path))
-
-
-SPECS = [ArraySpec("a", ("chain", "step"), (2, 9), "float64", "step")]
-
-
-@fuzzed
-@given(st.binary(max_size=120), st.integers(0, 200), st.binary(max_size=6))
-def test_journals_and_states_of_any_bytes(tmp_path, tail, cut, noise):
-    path = tmp_path / "x"
-    path.unlink(missing_ok=True)
-    journal = Journal(path, SPECS)
-    written = [np.full((1, 1), float(row)) for row in range(4)]
-    for row, values in enumerate(written):
-        journal.append(0, 0, row, values)
-    journal.close()
-    content = path.read_bytes()
-    kept = content[: min(cut, len(content))]
-    path.write_bytes(kept + noise + tail)
-    for record, values in zip(read_journal(path, SPECS), written, strict=False):
-        np.testing.assert_array_equal(record.values, values)
-    path.write_bytes(tail)
-    with pytest.warns(UserWarning, match="is damaged"):
-        assert read_state(path) is None
+@pytest.mark.soak
+@PROPERTIES.parametrized
+def test_a_hundred_times_as_many_examples(name, tmp_path):
+    PROPERTIES.hold(name, tmp_path, 100 * EXAMPLES)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sltfast.compat.devinterp.slt.config import SamplerConfig
 from sltfast.sampler.config import SamplerConfig as EngineConfig
+from sltfast.shown import shown
 
 TINIEST = 5e-324  # stands for 0 where the engine wants a positive number: a step or box of this size moves nothing
 SETTINGS_OF = {
@@ -37,12 +38,15 @@ def engine_config(config: SamplerConfig) -> EngineConfig:
             f"sampling_method_kwargs got an unexpected keyword argument {unknown[0]!r} for {config.sampling_method!r} "
             f"(allowed: {sorted(allowed)})"
         )
-    if kwargs.get("add_grad_correction"):
+    correction = kwargs.get("add_grad_correction")
+    if not isinstance(correction, int | None):
+        raise TypeError(f"sampling_method_kwargs['add_grad_correction'] must be True or False, got {shown(correction)}")
+    if correction:
         raise NoGradientCorrection("add_grad_correction=True is not implemented, as in devinterp: leave it out")
     for name, least in (("lr", True), ("bounding_box_size", False)):
         if given[name] == 0 and (least or given[name] is not None):
             given[name] = TINIEST
-    kept = {name: float(value) for name, value in kwargs.items() if name in ("alpha", "eps")}
+    kept = {name: value for name, value in kwargs.items() if name in ("alpha", "eps")}
     return EngineConfig(**given, sampling_method_kwargs=kept)
 
 
@@ -55,21 +59,23 @@ def merged_rmsprop(
     """``sampling_method_kwargs`` with devinterp's two shorthands in it.
 
     Raises:
-        ValueError: a shorthand for another method, or a setting given twice.
+        ValueError: no mapping, a shorthand for another method, or a setting given twice.
     """
+    if not isinstance(sampling_method_kwargs, Mapping | None):
+        raise ValueError(f"sampling_method_kwargs must be a mapping or None, got {shown(sampling_method_kwargs)}")
     merged = dict(sampling_method_kwargs or {})
     for name, value in (("eps", rmsprop_eps), ("alpha", rmsprop_alpha)):
         if value is None:
             continue
         if sampling_method != "rmsprop_sgld":
             raise ValueError(
-                f"rmsprop_{name} can only be set with sampling_method='rmsprop_sgld', got {sampling_method!r}: leave "
-                "it out, or change the method"
+                f"rmsprop_{name} can only be set with sampling_method='rmsprop_sgld', got {shown(sampling_method)}: "
+                "leave it out, or change the method"
             )
         if name in merged:
             raise ValueError(
-                f"rmsprop_{name}={value} and sampling_method_kwargs[{name!r}]={merged[name]!r} are both given: specify "
-                "only one"
+                f"rmsprop_{name}={shown(value)} and sampling_method_kwargs[{name!r}]={shown(merged[name])} are both given: "
+                "specify only one"
             )
         merged[name] = value
     return merged
