@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -107,6 +108,14 @@ def test_the_step_size_is_stable_and_its_bias_small(plan: Plan) -> None:
     """The step's bias on directions that only γ holds is 1/(1 − εγ/4): less than 4 %."""
     sampling = plan.sampling
     assert 1 / (1 - sampling.lr * sampling.localization / 4) < 1.04
+    # the chain itself on such a direction, w ← (1 − εγ/2) w + √ε ξ from w*: its variance, whose law's is 1/γ
+    shrink = 1 - sampling.lr * sampling.localization / 2
+    variances = [0.0]
+    for _ in range(1000):
+        variances.append(shrink**2 * variances[-1] + sampling.lr)
+    assert variances[-1] * sampling.localization == pytest.approx(1 / (1 - 0.15 / 4), rel=1e-12)  # εγ = 0.15: 3.9 %
+    # burn-in of three forgetting times 2/(εγ) leaves less than e⁻⁶ of the variance to come
+    assert 1 - variances[sampling.num_burnin_steps] / variances[-1] < math.exp(-6)
     assert sampling.num_burnin_steps >= 3 * 2 / (sampling.lr * sampling.localization)
 
 

@@ -133,7 +133,18 @@ def test_a_budget_bounds_the_chains_of_a_pass(capsys):
     kept = sum(plan["peak_by_part_bytes"][part] for part in ("model", "results", "records_on_their_way"))
     half = kept + (plan["expected_peak_bytes"] - kept) // 2
     bounded, smaller = plan_of(num_chains=6, engine="stacked", memory_budget=half)
-    assert 1 < smaller["chains_per_pass"] < 6
+    peaks = [
+        plan_of(num_chains=6, engine="stacked", chains_per_pass=chains)[1]["expected_peak_bytes"]
+        for chains in range(1, 7)
+    ]
+    assert len(set(peaks)) > 4
+    assert peaks == sorted(peaks)
+    assert peaks[5] == plan["expected_peak_bytes"]
+    assert 1 < smaller["chains_per_pass"] == sum(peak <= half for peak in peaks) < 6
+    assert smaller["peak_by_part_bytes"]["gradients"] == smaller["chains_per_pass"] * (5 * 3 + 5 + 5 + 1) * 4
+    assert smaller["passes"] == [
+        [k, min(k + smaller["chains_per_pass"], 6)] for k in range(0, 6, smaller["chains_per_pass"])
+    ]
     assert smaller["budget_bytes"] == half
     assert smaller["expected_peak_bytes"] <= half
     each = (plan["expected_peak_bytes"] - smaller["expected_peak_bytes"]) / (6 - smaller["chains_per_pass"])

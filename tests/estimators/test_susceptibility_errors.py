@@ -41,8 +41,25 @@ def simulated(request):
     return {name: np.array(rows) for name, rows in found.items()}, {"single_chain": 0.5, "two_chain": 0.5 + 3 * 1.0}
 
 
+def variance_of_means(estimator, noise, length):
+    """Var χ̂ as means of ``length`` draws tell it, to first order.
+
+    The error of χ̂ is the mean of a²/2 + ab in C, of correlation ρ²ᵏ, and for two chains of 2.5 a + 3 b in C − 3 c in F,
+    of correlation ρᵏ. A mean of n draws of variance 1 and correlation rᵏ has n times its variance
+    (1 + r)/(1 − r) − 2 r (1 − rⁿ)/(n (1 − r)²).
+    """
+
+    def times_variance(r):
+        return (1 + r) / (1 - r) - 2 * r * (1 - r**length) / (length * (1 - r) ** 2)
+
+    linear = {"independent": 2.5**2 + 3**2 + 3**2, "shared": 2.5**2 + 3**2 * (0.1**2 + 0.19)}[noise]
+    products = (0.5 + 1.0) * times_variance(MEMORY**2)
+    linear *= times_variance(MEMORY) if estimator == "two_chain" else 0
+    return (linear + products) / (CHAINS * DRAWS)
+
+
 @pytest.mark.parametrize("estimator", ["two_chain", "single_chain"])
-def test_the_errors_are_the_scatter(simulated, estimator):
+def test_the_errors_are_the_scatter(simulated, estimator, request):
     found, truth = simulated
     value, se, by_chain, by_batches = found[estimator].T
     scatter = value.std(ddof=1)
@@ -50,7 +67,13 @@ def test_the_errors_are_the_scatter(simulated, estimator):
     assert abs(value.mean() - truth[estimator]) < 4 * scatter / np.sqrt(REPLICATES) + 0.5 / 270
     # Both squared errors estimate the variance; the scatter's own error is √(2/600). A block holds nine times the
     # correlation time, (1 + ρ)/(1 − ρ), of which batch means miss a twentieth: ρ/((1 − ρ²)·20)·2.
-    for error in (by_chain, by_batches):
+    exact = variance_of_means(estimator, request.node.callspec.params["simulated"], DRAWS)
+    assert abs(scatter**2 / exact - 1) < 4 * np.sqrt(2 / REPLICATES) + 2 / 270
+    for error, length in ((by_chain, DRAWS), (by_batches, DRAWS // 8)):
+        # against the closed form their own scatter over the replicates is all there is: 13 % for 3 degrees of freedom,
+        # 4 % for 31, so that a divisor of C for C − 1 (a quarter) or noise counted twice is seen
+        ratio = error**2 / variance_of_means(estimator, request.node.callspec.params["simulated"], length)
+        assert abs(ratio.mean() - 1) < 4 * ratio.std(ddof=1) / np.sqrt(REPLICATES) + 2 / 270
         assert 1 - 4 * np.sqrt(2 / REPLICATES) - 0.05 < np.mean(error**2) / scatter**2 < 1 + 4 * np.sqrt(2 / REPLICATES)
     np.testing.assert_array_equal(se, np.maximum(by_chain, by_batches))
     # the nominal 95 % interval covers 95 % at least, to 4 binomial errors

@@ -74,8 +74,8 @@ def merged_rmsprop(
             )
         if name in merged:
             raise ValueError(
-                f"rmsprop_{name}={shown(value)} and sampling_method_kwargs[{name!r}]={shown(merged[name])} are both given: "
-                "specify only one"
+                f"rmsprop_{name}={shown(value)} and sampling_method_kwargs[{name!r}]={shown(merged[name])} are both "
+                "given: specify only one"
             )
         merged[name] = value
     return merged
