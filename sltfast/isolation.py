@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -67,12 +67,18 @@ def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None
 
     The generators are the process's, so threads take turns.
     """
-    devices = [device] if device is not None and device.type == "cuda" else []
+    with generators_kept([device] if device is not None and device.type == "cuda" else []):
+        reseed(seed, device)
+        yield
+
+
+@contextmanager
+def generators_kept(gpus: Sequence[torch.device | int]) -> Iterator[None]:
+    """Put the states of python's, numpy's and torch's generators, and of these GPUs', back after the block."""
     with alone():
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
-            with torch.random.fork_rng(devices=devices):
-                reseed(seed, device)
+            with torch.random.fork_rng(devices=gpus):
                 yield
         finally:
             random.setstate(python_state)

@@ -18,8 +18,9 @@ import sltfast
 from sltfast.cli import parser
 from sltfast.commands import llc, sweep
 from sltfast.commands.settings import resolve as settings_of
+from sltfast.compat.devinterp.optim.absent import Absent
 from sltfast.compat.devinterp.slt.config import SamplerConfig as TheirConfig
-from sltfast.compat.fast_run.settings import NoGradientCorrection, engine_config, merged_rmsprop
+from sltfast.compat.fast_run.settings import engine_config, merged_rmsprop
 from sltfast.grid import ALWAYS, Grid
 from sltfast.request import RMSPROP, Request, resolve
 from sltfast.sampler.config import CELL_SETTINGS, SETTINGS, SamplerConfig
@@ -143,7 +144,7 @@ def settings_of_devinterps_face(given, method, kwargs, eps, alpha):
     if named is not None:
         assert named <= {*given, "sampling_method_kwargs"}
         return
-    known = (ValueError, TypeError, NoGradientCorrection)
+    known = (ValueError, TypeError, Absent)
     engine = outcome(lambda: engine_config(config), known, names=[*given, *merged, "sampling_method_kwargs"])
     if engine is None:
         return

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -18,6 +16,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from sltfast.clone import structural_clone
+from sltfast.compat.devinterp.utils import default_nbeta as nbeta_of_batches
+from sltfast.compat.seeding import set_seed as set_seed
 from sltfast.devices import usable_device
 from sltfast.extras import require
 
@@ -38,10 +38,6 @@ EvaluateFn = Callable[[nn.Module, Any], Any]
 """``evaluate(model, batch)`` -> ``EvalResults``, or anything else that ``split_results`` takes apart."""
 
 
-class UnsupportedData(NotImplementedError):
-    """Data whose number of rows a batch cannot be told."""
-
-
 def default_nbeta(dataloader: DataLoader[Any] | int, grad_accum_steps: int = 1) -> float:
     """The inverse temperature nβ = m / ln m of m rows a step.
 
@@ -53,19 +49,9 @@ def default_nbeta(dataloader: DataLoader[Any] | int, grad_accum_steps: int = 1) 
         nβ; 1, with a warning, where m <= 1 (ln m is no use there).
 
     Raises:
-        UnsupportedData: (a NotImplementedError) neither a ``DataLoader`` nor a whole number.
+        NoBatchSize: (a NotImplementedError) neither a ``DataLoader`` nor a whole number.
     """
-    rows = dataloader.batch_size if isinstance(dataloader, DataLoader) else dataloader
-    if isinstance(rows, bool) or not isinstance(rows, int):
-        raise UnsupportedData(
-            f"no batch size can be read off a {type(dataloader).__name__}: give a DataLoader with a batch_size, or the "
-            "number of rows, or set nbeta yourself"
-        )
-    rows *= grad_accum_steps
-    if rows <= 1:
-        warnings.warn("m / ln m is not defined for one row a step: nbeta is 1", UserWarning, stacklevel=2)
-        return 1
-    return float(rows / np.log(rows))
+    return nbeta_of_batches(dataloader, grad_accum_steps)
 
 
 def prepare_input(data: Any, device: Any, is_deepspeed_enabled: bool = False, accelerator: Any = None) -> Any:
@@ -201,19 +187,6 @@ def make_evaluate(criterion: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
 
 evaluate_ce: Callable[..., Any] = partial(evaluate, F.cross_entropy)
 evaluate_mse: Callable[..., Any] = partial(evaluate, F.mse_loss)
-
-
-def set_seed(seed: int, device: Any = None) -> None:
-    """Seed the global generators of python, numpy and torch.
-
-    Args:
-        seed: below 2³².
-        device: taken for devinterp's sake; every GPU is seeded.
-    """
-    seed = int(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
 
 
 def cycle(iterable: Iterable[Any], limit: float | None = None) -> Iterator[Any]:

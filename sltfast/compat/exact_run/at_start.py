@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from sltfast.compat.devinterp.slt.lm_loss import compute_per_token_loss
-from sltfast.compat.devinterp.slt.sampler import set_seed
 from sltfast.compat.exact_run.feeding import TokenItems, loader_of
 from sltfast.compat.exact_run.walk import replayed
+from sltfast.compat.fast_run.before import check_shape
 from sltfast.compat.fast_run.job import Job
+from sltfast.compat.seeding import set_seed
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def init_losses(model: nn.Module, job: Job, rows: TokenItems) -> Iterator[np.nda
     config, losses = job.config, job.loss_fn or compute_per_token_loss
     batches = config.gradient_accumulation_steps * config.num_init_loss_batches
     for chain in range(config.num_chains):
-        set_seed(config.init_seed + chain, device=str(job.device))
+        set_seed(config.init_seed + chain)
         kept = [parameter.detach().clone() for parameter in model.parameters()] if config.init_noise else []
         if config.init_noise:
             for parameter in model.parameters():
@@ -42,9 +43,7 @@ def init_losses(model: nn.Module, job: Job, rows: TokenItems) -> Iterator[np.nda
         for batch, _ in zip(replayed(loader_of(rows, config, chain), "cycle", batches), range(batches), strict=False):
             ids = batch["input_ids"].to(job.device)
             found = losses(model, ids)
-            wanted = (*ids.shape[:-1], ids.shape[-1] - 1)
-            if tuple(found.shape) != wanted:
-                raise ValueError(f"loss_fn must return per-token loss of shape {wanted}, got {tuple(found.shape)}")
+            check_shape(found, ids)
             total = total + found.detach().float() / batches
         for parameter, before in zip(model.parameters(), kept, strict=False):
             parameter.copy_(before)

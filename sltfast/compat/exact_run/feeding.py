@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sltfast.compat.devinterp.slt.config import SamplerConfig
+from sltfast.compat.fast_run.rows import row_length
 from sltfast.data import Source
 
 
@@ -19,7 +20,7 @@ class TokenItems(Dataset[dict[str, Tensor]]):
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.tokens = int(source.fetch(np.zeros(1, dtype=np.int64))[0].shape[-1])
+        self.tokens = row_length(source)
 
     def __len__(self) -> int:
         return len(self.source)

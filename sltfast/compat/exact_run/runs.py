@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sltfast.compat.devinterp.optim.sgmcmc import SGMCMC, gaussians
+from sltfast.compat.devinterp.slt.config import SamplerConfig
 from sltfast.compat.devinterp.slt.lm_loss import make_evaluate_fn
 from sltfast.compat.devinterp.slt.observables import Observable
-from sltfast.compat.devinterp.slt.sampler import chain_copy, global_seed, placed, set_seed
+from sltfast.compat.devinterp.slt.sampler import global_seed, placed, walk_from
 from sltfast.compat.exact_run.at_start import init_losses
 from sltfast.compat.exact_run.feeding import TokenItems, loader_of
 from sltfast.compat.exact_run.recorder import Recorder, arrays
 from sltfast.compat.exact_run.signature import identity
-from sltfast.compat.exact_run.walk import Hooks, Schedule, replayed, walk
+from sltfast.compat.exact_run.walk import Hooks, Schedule, replayed
 from sltfast.compat.fast_run.job import Job
 from sltfast.compat.fast_run.masks import ParamMasks, moving, selected
 from sltfast.compat.fast_run.records import as_devinterp
@@ -115,31 +116,32 @@ def _chains(job: Job, masks: ParamMasks, rows: TokenItems, observables: list[Obs
 
 def _chain(job: Job, masks: ParamMasks, rows: TokenItems, recorder: Recorder, reference: nn.Module) -> None:
     config, chain, device = job.config, recorder.chain, job.device
-    model = chain_copy(reference, dict(masks), device)
-    set_seed(config.init_seed + chain, device=str(device))
-    named = dict(model.named_parameters(remove_duplicate=False))
-    placed_masks = [None if mask is None else mask.to(device) for mask in masks.values()]
-    optimizer = _optimizer([named[name] for name in masks], placed_masks, config)
-    if config.init_noise:
-        for name, mask in zip(masks, placed_masks, strict=True):
-            weight = named[name].data
-            weight.add_(torch.randn_like(weight) * config.init_noise * (1.0 if mask is None else mask))
     schedule = Schedule(
         config.num_draws, config.num_burnin_steps, config.num_steps_bw_draws, config.gradient_accumulation_steps
     )
     hooks = Hooks(recorder.micro, recorder.step if config.save_metrics else None, [recorder.draw])
-    batches = replayed(loader_of(rows, config, chain), config.epoch_mode, schedule.steps * schedule.accumulated)
-    evaluate = make_evaluate_fn(job.loss_fn)
-    died = walk(model.train(), batches, evaluate, optimizer, schedule, hooks, chain=chain, device=device)
+    died = walk_from(
+        reference,
+        masks,
+        lambda groups: _optimizer(groups, config),
+        replayed(loader_of(rows, config, chain), config.epoch_mode, schedule.steps * schedule.accumulated),
+        make_evaluate_fn(job.loss_fn),
+        schedule,
+        hooks,
+        chain=chain,
+        seed=config.init_seed + chain,
+        init_noise=config.init_noise,
+        device=device,
+    )
     recorder.finish(died)
 
 
-def _optimizer(weights: list[Tensor], masks: list[Tensor | None], config: Any) -> SGMCMC:
-    """devinterp's, which warns of its settings by itself; each parameter is a group, in the masks' order."""
+def _optimizer(groups: list[dict[str, Any]], config: SamplerConfig) -> SGMCMC:
+    """devinterp's, which warns of its settings by itself."""
     given: Mapping[str, Any] = config.sampling_method_kwargs
     rmsprop = config.sampling_method == "rmsprop_sgld"
     return SGMCMC(
-        [{"params": weight, "mask": mask} for weight, mask in zip(weights, masks, strict=True)],
+        groups,
         lr=config.lr,
         nbeta=config.n_beta,
         noise_level=config.noise_level,

@@ -9,10 +9,10 @@ from torch import nn
 
 from sltfast.clone import structural_clone, unwrap
 from sltfast.compat.devinterp.slt.lm_loss import compute_per_token_loss
-from sltfast.compat.devinterp.slt.sampler import set_seed
 from sltfast.compat.exact_run.feeding import TokenItems, loader_of
 from sltfast.compat.fast_run.job import Job
 from sltfast.compat.fast_run.masks import ParamMasks
+from sltfast.compat.seeding import set_seed
 from sltfast.losses import ItemLosses, item_loss
 from sltfast.observables import resolve_observables
 from sltfast.results.digest import Digest
@@ -39,7 +39,7 @@ def identity(job: Job, masks: ParamMasks) -> dict[str, Any]:
 
 
 def _values(job: Job) -> dict[str, Any]:
-    set_seed(job.config.init_seed, device=str(job.device))
+    set_seed(job.config.init_seed)
     clone: nn.Module = structural_clone(unwrap(job.model), job.device).train()
     batch = next(iter(loader_of(TokenItems(job.source), job.config, 0)))
     with torch.no_grad():

@@ -126,7 +126,7 @@ def walk(
                     for hook in hooks.draws:
                         hook(loss=loss.detach(), draw=draw, chain=chain, model=model, optimizer=optimizer)
     except (ChainHealthError, NonFiniteLogitsError) as error:
-        warnings.warn(f"Chain failed: {error} (chain {chain}, step {taken})", ChainFailed, stacklevel=3)
+        warnings.warn(f"Chain failed: {error} (chain {chain}, step {taken})", ChainFailed, stacklevel=4)
         return taken
     return -1
 

@@ -50,17 +50,26 @@ def look(model: nn.Module, rows: Tensor, loss_fn: Losses | None, seed: int, devi
         losses: Losses = plain_losses if own or loss_fn is None else loss_fn
         with torch.no_grad():
             plain = losses(clone.eval(), rows)
-            wanted = (*rows.shape[:-1], rows.shape[-1] - 1)
-            if tuple(plain.shape) != wanted:
-                raise ValueError(
-                    f"loss_fn must return per-token loss of shape {wanted}, got {tuple(plain.shape)}: one loss for "
-                    "every token that is predicted"
-                )
+            check_shape(plain, rows)
             chosen = _engine_loss(clone, rows) if own else loss_fn
             training = any(_acts_in_training(module) for module in clone.modules()) or _differ(
                 plain, losses(clone.train(), rows)
             )
     return Before(chosen, training)
+
+
+def check_shape(losses: Tensor, rows: Tensor) -> None:
+    """Refuse losses that are not one for every predicted token of ``rows`` [B, T + 1].
+
+    Raises:
+        ValueError: another shape.
+    """
+    wanted = (*rows.shape[:-1], rows.shape[-1] - 1)
+    if tuple(losses.shape) != wanted:
+        raise ValueError(
+            f"loss_fn must return per-token loss of shape {wanted}, got {tuple(losses.shape)}: one loss for every "
+            "token that is predicted"
+        )
 
 
 def plain_losses(model: nn.Module, input_ids: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from sltfast.compat.devinterp.slt.config import SamplerConfig
 from sltfast.compat.devinterp.slt.observables import DeterministicShuffledSampler, to_obs_id
 from sltfast.compat.fast_run.before import Before, look
 from sltfast.compat.fast_run.masks import ParamMasks, moving, scales
-from sltfast.compat.fast_run.rows import row_orders, token_source
+from sltfast.compat.fast_run.rows import row_length, row_orders, token_source
 from sltfast.compat.fast_run.settings import engine_config, merged_rmsprop, metadata
 from sltfast.contract import Contract
 from sltfast.data import Source
@@ -61,7 +61,7 @@ class Job:
         source = token_source(dataset)
         if len(source) == 0:
             raise ValueError("dataset has no rows: give at least one batch of sequences")
-        tokens = _tokens(source)
+        tokens = row_length(source)
         if tokens < 2:
             raise ValueError(
                 f"Sequences must have length >= 2 for next-token loss (got {tokens}): concatenate or re-tokenise"
@@ -100,7 +100,7 @@ class Job:
     def metadata(self) -> dict[str, Any]:
         """The attribute of that name."""
         counts = {to_obs_id(name): count for name, (_, count) in self.observables.items()}
-        return metadata(self.config, counts, _tokens(self.source))
+        return metadata(self.config, counts, row_length(self.source))
 
     @cached_property
     def _orders(self) -> list[Any]:
@@ -163,10 +163,9 @@ class Job:
         )
         model = unwrap(self.model)
         places = {name: Wanted(moving(model, masks), path) for name, (masks, path) in wanted.items()}
-        observables = {name: (rows, count) for name, (rows, count) in self.observables.items()}
         contract = Contract(self._orders, self.metadata)
         try:
-            return run_chains(model, self.source, observables, places, config, request, contract)
+            return run_chains(model, self.source, self.observables, places, config, request, contract)
         except AllChainsDied as died:
             if died.samples is None:
                 raise
@@ -182,13 +181,6 @@ class Job:
             )
 
 
-def _tokens(source: Source) -> int:
-    return int(source.fetch(_FIRST)[0].shape[-1])
-
-
-_FIRST = torch.zeros(1, dtype=torch.int64).numpy()
-
-
 def _observable(
     name: str, spec: Any, batches_per_draw: int, batch_size: int, tokens: int, seed: int
 ) -> tuple[Source, int]:
@@ -196,9 +188,10 @@ def _observable(
     dataset, count = spec if isinstance(spec, tuple) else (spec, batches_per_draw)
     source = token_source(dataset, f"observable {name!r}")
     DeterministicShuffledSampler(source, batch_size * count, seed)
-    if _tokens(source) != tokens:
+    width = row_length(source)
+    if width != tokens:
         raise ValueError(
-            f"observable {name!r} has rows of {_tokens(source)} tokens, the sampling data set's have {tokens}: pad or "
-            "cut them to one length"
+            f"observable {name!r} has rows of {width} tokens, the sampling data set's have {tokens}: pad or cut them "
+            "to one length"
         )
     return source, count

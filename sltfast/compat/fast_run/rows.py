@@ -53,6 +53,11 @@ def token_source(dataset: Any, what: str = "dataset") -> Source:
     return source
 
 
+def row_length(source: Source) -> int:
+    """Tokens of a row, T + 1."""
+    return int(source.fetch(np.zeros(1, dtype=np.int64))[0].shape[-1])
+
+
 def row_order(rows: int, seed: int, *, shuffle: bool) -> np.ndarray:
     """The order in which torch's ``DataLoader`` reads ``rows`` rows with its generator at ``seed``, int64 [rows]."""
     if not shuffle:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sltfast.compat.devinterp.optim.absent import Absent
 from sltfast.compat.devinterp.slt.config import SamplerConfig
 from sltfast.sampler.config import SamplerConfig as EngineConfig
 from sltfast.shown import shown
@@ -17,17 +18,13 @@ SETTINGS_OF = {
 """What devinterp's optimisers take beside the run's settings; sketches leave no trace in what a run records."""
 
 
-class NoGradientCorrection(NotImplementedError):
-    """RMSprop's drift correction, which devinterp names and does not have either."""
-
-
 def engine_config(config: SamplerConfig) -> EngineConfig:
     """The same run in the engine's words.
 
     Raises:
         TypeError: ``sampling_method_kwargs`` that devinterp's optimiser does not take.
         ValueError: a value of theirs that is not allowed.
-        NoGradientCorrection: ``add_grad_correction=True``.
+        Absent: (a NotImplementedError) ``add_grad_correction=True``.
     """
     given = config.model_dump(exclude={"epoch_mode", "sampling_method_kwargs"})
     kwargs = config.sampling_method_kwargs
@@ -42,7 +39,7 @@ def engine_config(config: SamplerConfig) -> EngineConfig:
     if not isinstance(correction, int | None):
         raise TypeError(f"sampling_method_kwargs['add_grad_correction'] must be True or False, got {shown(correction)}")
     if correction:
-        raise NoGradientCorrection("add_grad_correction=True is not implemented, as in devinterp: leave it out")
+        raise Absent("add_grad_correction=True is not implemented, as in devinterp: leave it out")
     for name, least in (("lr", True), ("bounding_box_size", False)):
         if given[name] == 0 and (least or given[name] is not None):
             given[name] = TINIEST

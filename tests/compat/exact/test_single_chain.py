@@ -1,6 +1,7 @@
 """``sample_single_chain`` and its kin are devinterp's: what callbacks see, seeds, order, failures."""
 
 import inspect
+import random
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_seeds_and_counts() -> None:
     drawn = []
     for module in (theirs, own):
         module.set_seed(11)
-        drawn.append((torch.rand(2).tolist(), np.random.rand(2).tolist(), own.random.random()))  # noqa: NPY002
+        drawn.append((torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()))  # noqa: NPY002
         assert module.calculate_num_steps(num_draws=3, num_steps_bw_draws=4, num_burnin_steps=5) == 17
     assert drawn[0] == drawn[1]
     assert not own.is_transformer_lens_model(Reads())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sltfast.compat.devinterp.utils import NoBatchSize
 from sltfast.compat.devinterp_v1.mechinterp.activations import ActivationProbe
 from sltfast.compat.devinterp_v1.slt.cov import (
     AccumulatorClosed,
@@ -22,7 +23,6 @@ from sltfast.compat.devinterp_v1.slt.norms import WeightNorm
 from sltfast.compat.devinterp_v1.slt.trace import OnlineTraceStatistics
 from sltfast.compat.devinterp_v1.slt.wbic import OnlineWBICEstimator
 from sltfast.compat.devinterp_v1.utils import (
-    UnsupportedData,
     cycle,
     default_nbeta,
     plot_trace,
@@ -163,9 +163,9 @@ def test_activations() -> None:
 def test_small_things(tmp_path: Path) -> None:
     assert default_nbeta(32) == pytest.approx(32 / math.log(32))
     assert default_nbeta(16, grad_accum_steps=2) == default_nbeta(32)
-    with pytest.warns(UserWarning, match="nbeta is 1"):
+    with pytest.warns(UserWarning, match="default value of 1"):
         assert default_nbeta(1) == 1
-    with pytest.raises(UnsupportedData, match="a list"):
+    with pytest.raises(NoBatchSize, match=r"got \[1\]"):
         default_nbeta([1])  # type: ignore[arg-type]
     assert list(cycle([1, 2, 3], limit=5)) == [1, 2, 3, 1, 2]
     assert list(cycle([])) == []

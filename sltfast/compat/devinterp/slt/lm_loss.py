@@ -25,7 +25,7 @@ def lm_forward_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
         model: gives logits, or an output that has them as ``.logits``.
         input_ids: int64 [B, T].
     """
-    if hasattr(model, "cfg") and hasattr(model.cfg, "n_heads"):
+    if is_transformer_lens_model(model):
         logits: Tensor = model(input_ids, return_type="logits")
         return logits
     if _is_pretrained(model):
@@ -34,6 +34,11 @@ def lm_forward_logits(model: nn.Module, input_ids: Tensor) -> Tensor:
     output = model(input_ids)
     found: Tensor = getattr(output, "logits", output)
     return found
+
+
+def is_transformer_lens_model(model: nn.Module) -> bool:
+    """Whether the model has TransformerLens's ``cfg.n_heads``."""
+    return hasattr(getattr(model, "cfg", None), "n_heads")
 
 
 def _is_pretrained(model: nn.Module) -> bool:

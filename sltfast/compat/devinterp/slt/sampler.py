@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sltfast.compat.devinterp.slt.config import EpochMode
+from sltfast.compat.devinterp.slt.lm_loss import is_transformer_lens_model
 from sltfast.compat.devinterp.slt.weight_restrictions import ParamMasks
 from sltfast.compat.exact_run.walk import ChainHealthError, Hooks, Schedule, replayed, walk
 from sltfast.compat.fast_run.masks import UnknownParameter
-from sltfast.isolation import alone
+from sltfast.compat.seeding import set_seed
+from sltfast.isolation import generators_kept
 
 __all__ = [
     "ChainHealthError",
@@ -49,20 +50,6 @@ class MicroCallback(Protocol):
 def calculate_num_steps(*, num_draws: int, num_steps_bw_draws: int, num_burnin_steps: int) -> int:
     """Steps of one chain: burn-in + draws × steps between them."""
     return num_burnin_steps + num_draws * num_steps_bw_draws
-
-
-def set_seed(seed: int, device: str | None = None) -> None:
-    """Seed python's, numpy's and torch's global generators, those of every GPU too where ``device`` is one."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-    if str(device or "").startswith("cuda"):
-        torch.cuda.manual_seed_all(seed)
-
-
-def is_transformer_lens_model(model: nn.Module) -> bool:
-    """Whether the model has TransformerLens's ``cfg.n_heads``."""
-    return hasattr(getattr(model, "cfg", None), "n_heads")
 
 
 def sample_single_chain(
@@ -134,22 +121,67 @@ def sample_single_chain(
     hooks = Hooks(micro_callback, step_callback, callbacks or [])
     method = sampling_method or import_module("sltfast.compat.devinterp.optim").SGLD
     with nullcontext() if seed is None else global_seed(device):
-        model = chain_copy(ref_model, param_masks, device)
-        if seed is not None:
-            set_seed(seed, device=device)
-        named = dict(model.named_parameters(remove_duplicate=False))
-        masks = {name: None if mask is None else mask.to(device) for name, mask in param_masks.items()}
-        groups = [{"params": named[name], "mask": mask} for name, mask in masks.items()]
-        optimizer = method(groups, **(sampling_method_kwargs or {}))
-        if init_noise:
-            for name, mask in masks.items():
-                weight = named[name].data
-                weight.add_(torch.randn_like(weight) * init_noise * (1.0 if mask is None else mask))
-        feed = replayed(loader, epoch_mode, schedule.steps * gradient_accumulation_steps)
-        walk(model.train(), feed, evaluate, optimizer, schedule, hooks, chain=chain, device=device)
+        walk_from(
+            ref_model,
+            param_masks,
+            partial(method, **(sampling_method_kwargs or {})),
+            replayed(loader, epoch_mode, schedule.steps * gradient_accumulation_steps),
+            evaluate,
+            schedule,
+            hooks,
+            chain=chain,
+            seed=seed,
+            init_noise=init_noise,
+            device=device,
+        )
 
 
-def chain_copy(ref_model: nn.Module, param_masks: ParamMasks, device: Any) -> nn.Module:
+def walk_from(
+    ref_model: nn.Module,
+    param_masks: Mapping[str, Tensor | None],
+    method: Callable[[list[dict[str, Any]]], Any],
+    feed: Iterator[Any],
+    evaluate: Callable[[nn.Module, Any], tuple[Tensor, Any]],
+    schedule: Schedule,
+    hooks: Hooks,
+    *,
+    chain: int,
+    seed: int | None,
+    init_noise: float | None,
+    device: Any,
+) -> int:
+    """Copy the model, seed, make the optimiser, move the start, walk: a chain in devinterp's order of these.
+
+    Args:
+        ref_model: copied.
+        param_masks: as in ``sample_single_chain``.
+        method: makes the optimiser of one group ``{"params", "mask"}`` a parameter.
+        feed: batches.
+        evaluate: as in ``sample_single_chain``.
+        schedule: of the steps.
+        hooks: who listens.
+        chain: its number.
+        seed: of the global generators, which stay where the chain leaves them.
+        init_noise: as in ``sample_single_chain``.
+        device: where to sample.
+
+    Returns:
+        The step at which the chain died, -1 if it lived.
+    """
+    model = chain_copy(ref_model, param_masks, device)
+    if seed is not None:
+        set_seed(seed)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    masks = {name: None if mask is None else mask.to(device) for name, mask in param_masks.items()}
+    optimizer = method([{"params": named[name], "mask": mask} for name, mask in masks.items()])
+    if init_noise:
+        for name, mask in masks.items():
+            weight = named[name].data
+            weight.add_(torch.randn_like(weight) * init_noise * (1.0 if mask is None else mask))
+    return walk(model.train(), feed, evaluate, optimizer, schedule, hooks, chain=chain, device=device)
+
+
+def chain_copy(ref_model: nn.Module, param_masks: Mapping[str, Tensor | None], device: Any) -> nn.Module:
     """A deep copy on ``device`` in which only the named parameters get gradients.
 
     Raises:
@@ -176,15 +208,6 @@ def placed(model: nn.Module, device: Any) -> nn.Module:
     return moved
 
 
-@contextmanager
-def global_seed(device: Any) -> Iterator[None]:
+def global_seed(device: Any) -> AbstractContextManager[None]:
     """Let the global generators be seeded within the block; their states come back afterwards."""
-    gpus = list(range(torch.cuda.device_count())) if str(device).startswith("cuda") else []
-    with alone():
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        try:
-            with torch.random.fork_rng(devices=gpus):
-                yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+    return generators_kept(range(torch.cuda.device_count()) if str(device).startswith("cuda") else [])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sltfast.compat.devinterp_v1.utils import EvaluateFn
+from sltfast.compat.devinterp_v1.utils import EvaluateFn, default_nbeta
 
 
 def plain_forward(model: nn.Module, data: Any) -> Any:
@@ -78,10 +78,11 @@ class Request:
         return draw - 1 if draw > 0 and rest == 0 else None
 
 
-def temperature_named(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A copy of ``optimizer_kwargs`` in which nβ has its name.
+def with_nbeta(kwargs: Mapping[str, Any] | None, loader: Any, grad_accum_steps: int) -> dict[str, Any]:
+    """A copy of ``optimizer_kwargs`` in which nβ has its name, and where it is not given its default.
 
     Raises:
+        NoBatchSize: (a NotImplementedError) nβ is not given, and the loader has no batch size.
         ValueError: it is given under both names.
         TypeError: no mapping.
     """
@@ -94,6 +95,8 @@ def temperature_named(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
                 "Found temperature and nbeta in optimizer_kwargs: temperature is nbeta's old name, give nbeta alone"
             )
         own["nbeta"] = own.pop("temperature")
+    if "nbeta" not in own:
+        own["nbeta"] = default_nbeta(loader, grad_accum_steps)
     return own
 
 

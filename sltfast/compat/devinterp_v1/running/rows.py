@@ -54,6 +54,7 @@ class Rows:
         self.shared = not self.shuffled or loader.sampler.generator is not None or loader.generator is not None
         self.tensors = prepare_input(_in_memory(loader.dataset), device)
         self.device = device
+        self._epoch, self._orders = -1, dict[int, np.ndarray]()
 
     def batch(self, k: int, lanes: Sequence[int]) -> Any:
         """Mini-batch ``k``: [B, …] where lanes share it, else [L·B, …], lane by lane (each named by its seed)."""
@@ -67,9 +68,8 @@ class Rows:
     def _order(self, epoch: int, key: int) -> np.ndarray:
         if not self.shuffled:
             return np.arange(self.count)
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch: int = epoch
-            self._orders: dict[int, np.ndarray] = {}
+        if self._epoch != epoch:
+            self._epoch, self._orders = epoch, {}
         if key not in self._orders:
             generator = np.random.Generator(np.random.Philox(key=key, counter=[0, epoch, 0, ORDER_STREAM]))
             self._orders[key] = generator.permutation(self.count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 
@@ -13,23 +12,21 @@ from sltfast.compat.devinterp_v1.running.request import Request
 LOG = logging.getLogger("sltfast.compat.devinterp_v1")
 
 
-def run(request: Request, *, exact: bool, cores: Any, gpus: list[torch.device]) -> None:
+def run(request: Request, *, exact: bool, gpus: list[torch.device]) -> None:
     """Run every chain and call the callbacks at its draws.
 
     Args:
         request: the run.
         exact: ask for devinterp's loop.
-        cores: as the caller gave it; what runs side by side is chains that are stacked.
         gpus: devices that chains take in turn.
     """
     from sltfast.compat.devinterp_v1.running.stacked import run_stacked, why_not_stacked
 
     reason = "asked for (exact)" if exact else why_not_stacked(request)
     if not reason:
-        try_again = run_stacked(request)
-        if not try_again:
+        reason = run_stacked(request)
+        if not reason:
             return
-        reason = try_again
     LOG.info("chains run one after another, step by step, on %s: %s", ", ".join(map(str, gpus)), reason)
     one_after_another(request, gpus)
 

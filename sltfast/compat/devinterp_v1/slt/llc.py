@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,10 @@ def inverse_temperature(nbeta: float | None, temperature: float | None) -> float
 
 
 class _Losses(SamplerCallback):
-    """Losses of C chains at D draws, float32 [C, D], and what turns them into λ̂."""
+    """Losses of C chains at D draws, float32 [C, D], and what turns them into λ̂; ``traces`` names what it keeps."""
+
+    traces: ClassVar[tuple[str, ...]] = ("losses",)
+    losses: Tensor
 
     def __init__(
         self,
@@ -42,7 +45,8 @@ class _Losses(SamplerCallback):
         super().__init__(device)
         self.num_chains, self.num_draws = num_chains, num_draws
         self.init_loss, self.eval_field, self.temperature = init_loss, eval_field, temperature
-        self.losses = torch.zeros((num_chains, num_draws), dtype=torch.float32, device=device)
+        for name in self.traces:
+            setattr(self, name, torch.zeros((num_chains, num_draws), dtype=torch.float32, device=device))
         self.nbeta = torch.tensor(inverse_temperature(nbeta, temperature), dtype=torch.float32, device=device)
 
     def update(self, chain: int, draw: int, loss: Tensor) -> None:
@@ -111,21 +115,10 @@ class OnlineLLCEstimator(_Losses):
         ValueError: no ``nbeta``.
     """
 
+    traces = ("losses", "llcs")
+    llcs: Tensor
     llc_means: Tensor
     llc_stds: Tensor
-
-    def __init__(
-        self,
-        num_chains: int,
-        num_draws: int,
-        init_loss: Any,
-        device: torch.device | str = "cpu",
-        eval_field: str = "loss",
-        nbeta: float | None = None,
-        temperature: float | None = None,
-    ) -> None:
-        super().__init__(num_chains, num_draws, init_loss, device, eval_field, nbeta, temperature)
-        self.llcs = torch.zeros_like(self.losses)
 
     def update(self, chain: int, draw: int, loss: Tensor) -> None:
         """Keep the loss of one draw, and nβ·(L − L(w*)).

@@ -46,9 +46,10 @@ class OnlineLossStatistics(SamplerCallback):
 
     def finalize(self) -> None:
         """Compare every draw with the noise of all chains."""
-        for chain in range(self.num_chains):
-            for draw in range(self.num_draws):
-                self._against_noise(chain, draw)
+        noise, counts = self.est_minibatch_noise.cpu(), torch.arange(1, self.num_draws + 1)
+        relative = self.base_callback.losses.cpu() - float(self.base_callback.init_loss)
+        self.percent_thresholded_neg_steps.copy_((relative < -noise).cumsum(1) / counts)
+        self.z_scores.copy_(relative / noise if noise > 0 else torch.full_like(relative, torch.nan))
 
     def _relative(self, chain: int) -> Tensor:
         return self.base_callback.losses[chain].cpu() - float(self.base_callback.init_loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,18 @@ def norm_of(tensors: Iterable[Tensor], p: float, device: torch.device | str) -> 
 
 
 class _Norm(SamplerCallback):
-    """One norm at every draw, float32 [C, D]."""
+    """One norm at every draw: the attribute ``<what>s``, float32 [C, D]."""
+
+    what: ClassVar[str]
 
     def __init__(self, num_chains: int, num_draws: int, p_norm: float = 2, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
         self.num_chains, self.num_draws, self.p_norm = num_chains, num_draws, p_norm
+        setattr(self, f"{self.what}s", torch.zeros((num_chains, num_draws), dtype=torch.float32, device=device))
 
-    def _room(self) -> Tensor:
-        return torch.zeros((self.num_chains, self.num_draws), dtype=torch.float32, device=self.device)
+    def get_results(self) -> dict[str, Any]:
+        """After a run: "<what>/trace" [C, D]."""
+        return {f"{self.what}/trace": getattr(self, f"{self.what}s").cpu().numpy()}
 
 
 class WeightNorm(_Norm):
@@ -45,9 +49,8 @@ class WeightNorm(_Norm):
         device: where the numbers are kept.
     """
 
-    def __init__(self, num_chains: int, num_draws: int, p_norm: float = 2, device: torch.device | str = "cpu") -> None:
-        super().__init__(num_chains, num_draws, p_norm, device)
-        self.weight_norms = self._room()
+    what = "weight_norm"
+    weight_norms: Tensor
 
     def __call__(self, chain: int, draw: int, model: nn.Module, **kwargs: Any) -> None:
         """Read a draw."""
@@ -57,10 +60,6 @@ class WeightNorm(_Norm):
         """Read a model."""
         self.weight_norms[chain, draw] = norm_of((p.detach() for p in model.parameters()), self.p_norm, self.device)
 
-    def get_results(self) -> dict[str, Any]:
-        """After a run: "weight_norm/trace" [C, D]."""
-        return {"weight_norm/trace": self.weight_norms.cpu().numpy()}
-
 
 class GradientNorm(_Norm):
     """|(ε/2)·g|_p over all parameters that have a gradient, g of the mean mini-batch loss (without nβ).
@@ -68,9 +67,8 @@ class GradientNorm(_Norm):
     Args: as ``WeightNorm``.
     """
 
-    def __init__(self, num_chains: int, num_draws: int, p_norm: float = 2, device: torch.device | str = "cpu") -> None:
-        super().__init__(num_chains, num_draws, p_norm, device)
-        self.gradient_norms = self._room()
+    what = "gradient_norm"
+    gradient_norms: Tensor
 
     def __call__(self, chain: int, draw: int, optimizer: Any, **kwargs: Any) -> None:
         """Read a draw."""
@@ -86,10 +84,6 @@ class GradientNorm(_Norm):
         )
         self.gradient_norms[chain, draw] = norm_of(scaled, self.p_norm, self.device)
 
-    def get_results(self) -> dict[str, Any]:
-        """After a run: "gradient_norm/trace" [C, D]."""
-        return {"gradient_norm/trace": self.gradient_norms.cpu().numpy()}
-
 
 class NoiseNorm(_Norm):
     """|√ε·ξ|_p over all parameters.
@@ -97,9 +91,8 @@ class NoiseNorm(_Norm):
     Args: as ``WeightNorm``.
     """
 
-    def __init__(self, num_chains: int, num_draws: int, p_norm: float = 2, device: torch.device | str = "cpu") -> None:
-        super().__init__(num_chains, num_draws, p_norm, device)
-        self.noise_norms = self._room()
+    what = "noise_norm"
+    noise_norms: Tensor
 
     def __call__(self, chain: int, draw: int, optimizer: Any, **kwargs: Any) -> None:
         """Read a draw."""
@@ -113,7 +106,3 @@ class NoiseNorm(_Norm):
             noise * optimizer.param_groups[index]["lr"] ** 0.5 for index, noises in by_group.items() for noise in noises
         )
         self.noise_norms[chain, draw] = norm_of(scaled, self.p_norm, self.device)
-
-    def get_results(self) -> dict[str, Any]:
-        """After a run: "noise_norm/trace" [C, D]."""
-        return {"noise_norm/trace": self.noise_norms.cpu().numpy()}

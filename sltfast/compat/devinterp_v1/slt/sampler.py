@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sltfast.compat.devinterp_v1.optim.sgld import SGLD
 from sltfast.compat.devinterp_v1.running.randomness import Seed, callers_randomness
-from sltfast.compat.devinterp_v1.running.request import temperature_named
+from sltfast.compat.devinterp_v1.running.request import with_nbeta
 from sltfast.compat.devinterp_v1.slt.llc import LLCEstimator, OnlineLLCEstimator
 from sltfast.compat.devinterp_v1.slt.sampling import sample
 from sltfast.compat.devinterp_v1.slt.single_chain import sample_single_chain
@@ -71,39 +71,20 @@ def estimate_learning_coeff_with_summary(
     Raises:
         As ``sample``.
     """
-    where = usable_device(device)
-    own_kwargs = temperature_named(optimizer_kwargs)
-    if "nbeta" not in own_kwargs:
-        own_kwargs["nbeta"] = default_nbeta(loader, grad_accum_steps)
+    given = {name: value for name, value in locals().items() if name != "online"}
+    given["device"] = where = usable_device(device)
+    given["optimizer_kwargs"] = own_kwargs = with_nbeta(optimizer_kwargs, loader, grad_accum_steps)
+    if not {"nbeta", "temperature"} & set(optimizer_kwargs or ()):
         warnings.warn(f"nbeta is not set: taking m / ln m = {own_kwargs['nbeta']:.4g}", UserWarning, stacklevel=2)
     with callers_randomness(where, restore=seed is not None, loader=loader):
         if init_loss is None:
-            init_loss = get_init_loss_multi_batch(loader, num_chains * grad_accum_steps, model, evaluate, where)
+            batches = num_chains * grad_accum_steps
+            given["init_loss"] = get_init_loss_multi_batch(loader, batches, model, evaluate, where)
         estimator = (OnlineLLCEstimator if online else LLCEstimator)(
-            num_chains, num_draws, init_loss, device=where, nbeta=own_kwargs["nbeta"]
+            num_chains, num_draws, given["init_loss"], device=where, nbeta=own_kwargs["nbeta"]
         )
-        return sample(
-            model,
-            loader,
-            [estimator, *callbacks],
-            evaluate=evaluate,
-            sampling_method=sampling_method,
-            optimizer_kwargs=own_kwargs,
-            num_draws=num_draws,
-            num_chains=num_chains,
-            num_burnin_steps=num_burnin_steps,
-            num_steps_bw_draws=num_steps_bw_draws,
-            init_loss=init_loss,
-            grad_accum_steps=grad_accum_steps,
-            cores=cores,
-            seed=seed,
-            device=where,
-            verbose=verbose,
-            optimize_over_per_model_param=optimize_over_per_model_param,
-            gpu_idxs=gpu_idxs,
-            use_amp=use_amp,
-            exact=exact,
-        )
+        given["callbacks"] = [estimator, *callbacks]
+        return sample(**given)
 
 
 def estimate_learning_coeff(
@@ -131,24 +112,5 @@ def estimate_learning_coeff(
     Raises:
         As ``sample``.
     """
-    results = estimate_learning_coeff_with_summary(
-        model,
-        loader,
-        callbacks,
-        evaluate,
-        sampling_method,
-        optimizer_kwargs,
-        num_draws,
-        num_chains,
-        num_burnin_steps,
-        num_steps_bw_draws,
-        init_loss,
-        grad_accum_steps,
-        cores,
-        seed,
-        device,
-        verbose=verbose,
-        optimize_over_per_model_param=optimize_over_per_model_param,
-        exact=exact,
-    )
+    results = estimate_learning_coeff_with_summary(**locals())
     return float(results["llc/mean"])

@@ -6,16 +6,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sltfast.compat.devinterp_v1.optim.sgld import SGLD
 from sltfast.compat.devinterp_v1.running.randomness import Seed, callers_randomness, chain_seeds
-from sltfast.compat.devinterp_v1.running.request import Request, in_order, plain_forward, temperature_named
+from sltfast.compat.devinterp_v1.running.request import Request, in_order, plain_forward, with_nbeta
 from sltfast.compat.devinterp_v1.running.run import run
 from sltfast.compat.devinterp_v1.slt.callback import results_of, validate_callbacks
 from sltfast.compat.devinterp_v1.slt.llc import LLCEstimator, OnlineLLCEstimator
-from sltfast.compat.devinterp_v1.utils import EvaluateFn, default_nbeta, get_init_loss_multi_batch
+from sltfast.compat.devinterp_v1.utils import EvaluateFn, get_init_loss_multi_batch
 from sltfast.compat.exactness import wants_exact
 from sltfast.devices import usable_device
 
@@ -64,7 +65,7 @@ def sample(
         num_steps_bw_draws: steps a draw; the draw is the last of them.
         init_loss: L(w*); None: the mean over min(chains × accumulation, all) mini-batches.
         grad_accum_steps: mini-batches a step.
-        cores: more than one: chains run side by side, stacked or in as many processes.
+        cores: taken for devinterp's sake: no processes start; with ``gpu_idxs`` a number must reach that of the GPUs.
         seed: of the run, or a list of one for each chain. None: torch's global generator, which moves on.
         device: where.
         verbose: show progress.
@@ -87,9 +88,7 @@ def sample(
     where = usable_device(device)
     seen = in_order(callbacks)
     validate_callbacks(seen)
-    own_kwargs = temperature_named(optimizer_kwargs)
-    if "nbeta" not in own_kwargs:
-        own_kwargs["nbeta"] = default_nbeta(loader, grad_accum_steps)
+    own_kwargs = with_nbeta(optimizer_kwargs, loader, grad_accum_steps)
     _warn(loader, seen, own_kwargs["nbeta"], num_draws, num_burnin_steps)
     use = evaluate or plain_forward
     request = Request(
@@ -114,14 +113,14 @@ def sample(
     gpus = _gpus(gpu_idxs, where, cores)
     with callers_randomness(where, restore=seed is not None, loader=loader):
         if init_loss is None:
-            first = None if seed is None else int(seed) if not isinstance(seed, Sequence) else int(seed[0])
+            first = seed if seed is None or isinstance(seed, int | np.integer) else seed[0]
             request.init_loss = get_init_loss_multi_batch(
                 loader, num_chains * grad_accum_steps, model, use, where, first
             )
         for callback in seen:
             if isinstance(callback, LLCEstimator | OnlineLLCEstimator):
                 callback.init_loss = request.init_loss
-        run(request, exact=wants_exact(exact), cores=cores, gpus=gpus)
+        run(request, exact=wants_exact(exact), gpus=gpus)
     for callback in seen:
         if hasattr(callback, "finalize"):
             callback.finalize()

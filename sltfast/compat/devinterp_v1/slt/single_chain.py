@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from sltfast.compat.devinterp_v1.optim.sgld import SGLD
 from sltfast.compat.devinterp_v1.running.randomness import callers_randomness
-from sltfast.compat.devinterp_v1.running.request import temperature_named
+from sltfast.compat.devinterp_v1.running.request import with_nbeta
 from sltfast.compat.devinterp_v1.slt.mala import MalaAcceptanceRate
 from sltfast.compat.devinterp_v1.slt.norms import NoiseNorm
-from sltfast.compat.devinterp_v1.utils import EvaluateFn, cycle, default_nbeta, prepare_input, split_results
+from sltfast.compat.devinterp_v1.utils import EvaluateFn, cycle, prepare_input, split_results
 from sltfast.devices import usable_device
 
 LOOP_ONLY = ("held", "bar", "batch", "stepped", "callback")  # what callbacks are not shown
@@ -66,12 +66,11 @@ def sample_single_chain(
     Raises:
         ValueError: a loss that is not one number.
     """
-    where = usable_device(device)
+    given = dict(locals())
+    given |= given.pop("kwargs")
+    given["device"] = where = usable_device(device)
     with callers_randomness(where, restore=seed is not None, loader=loader):
-        given = locals().copy()
-        given.pop("where")
-        given["device"] = where
-        run_chain(**{**given.pop("kwargs"), **given})
+        run_chain(**given)
 
 
 def run_chain(
@@ -99,9 +98,7 @@ def run_chain(
     num_steps_bw_draws, num_burnin_steps = num_steps_bw_draws * grad_accum_steps, num_burnin_steps * grad_accum_steps
     num_steps = num_draws * num_steps_bw_draws + num_burnin_steps
     model = copy.deepcopy(ref_model).to(device)
-    optimizer_kwargs = temperature_named(optimizer_kwargs)
-    if "nbeta" not in optimizer_kwargs:
-        optimizer_kwargs["nbeta"] = default_nbeta(loader, grad_accum_steps)
+    optimizer_kwargs = with_nbeta(optimizer_kwargs, loader, grad_accum_steps)
     optimizer_metrics = optimizer_kwargs["metrics"] = _metrics(optimizer_kwargs.get("metrics"), callbacks)
     optimizer = sampling_method(_parameters(model, optimize_over_per_model_param, device), **optimizer_kwargs)
     if seed is not None:
