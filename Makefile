@@ -145,8 +145,9 @@ gpu: build $(STAMPS)/test ## on a machine with an NVIDIA GPU: its tests, then it
 	$(PY) benchmarks/gpu_step.py
 
 .PHONY: examples
-examples: build $(STAMPS)/smollm2 ## run every example
-	for example in examples/*.py; do echo "== $$example"; $(PY) "$$example"; done
+examples: build $(STAMPS)/smollm2 ## run every example; it fails where the check of one fails
+	failed=; for example in examples/*.py; do echo "== $$example"; $(PY) "$$example" || failed="$$failed $$example"; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 .PHONY: dist
 dist: build $(STAMPS)/test ## source distribution and wheel in dist/
