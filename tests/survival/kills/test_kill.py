@@ -1,15 +1,16 @@
 """kill −9 of a real process at any moment: what was drawn is read, and the same call ends with the same bits."""
 
-import csv
 import random
 import signal
-from pathlib import Path
 
 import pytest
 from killed_runs import Warmed, assert_identical, assert_prefixes, runs
 
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "survival.csv"
-EIGHT = ["stacked", "vmap", "sequential", "moments", "covariances", "restrictions", "sweep", "checkpoints"]
+from benchmarks.survival import record
+
+SAMPLES = ["stacked", "vmap", "sequential", "moments", "covariances", "restrictions", "sweep", "checkpoints"]
+TEN = [*SAMPLES, "face", "face_exact"]  # llc, bif and susceptibilities make the runs of SAMPLES: the soak kills them
+ALL = [*TEN, "llc", "bif", "susceptibilities"]
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +42,23 @@ def kill_and_resume(warmed, folder, kind, moments):
 
 
 def test_every_kind_is_killed_once():
-    assert sorted(runs()) == sorted(EIGHT)
+    assert sorted(runs()) == sorted(ALL)
 
 
-@pytest.mark.parametrize("kind", EIGHT)
+@pytest.mark.parametrize("kind", TEN)
 def test_a_killed_run_is_read_and_resumed(warmed, kind, tmp_path):
-    number = EIGHT.index(kind)
-    moment = (number + random.Random(number).random()) / len(EIGHT)  # one in each eighth of a run: set-up to finishing
+    number = TEN.index(kind)
+    moment = (number + random.Random(number).random()) / len(TEN)  # one in each tenth of a run: set-up to finishing
     kill_and_resume(warmed, tmp_path, kind, [0.9 * moment])
 
 
 @pytest.mark.soak
 def test_fifty_kills(warmed, tmp_path):
-    seeded, rows, left = random.Random(6), [], 50
-    while left > 0:
-        for kind in EIGHT:
-            moments = [seeded.uniform(0.02, 0.95) for _ in range(min(seeded.choice([1, 2, 3]), max(left, 1)))]
-            held = kill_and_resume(warmed, tmp_path / f"{len(rows)}", kind, moments)
-            left -= len(held)
-            rows.append({"run": kind, "kills": len(held), "rows_held": max(held, default=0), "identical": 1})
-    with open(RESULTS, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    seeded, held, left = random.Random(6), {kind: [] for kind in ALL}, 50
+    while left > 0 or not all(held.values()):
+        for kind in ALL:
+            moments = [seeded.uniform(0.02, 0.95) for _ in range(seeded.choice([1, 2, 3]))]
+            rows = kill_and_resume(warmed, tmp_path / f"{kind} {left} {len(held[kind])}", kind, moments)
+            held[kind] += rows
+            left -= len(rows)
+    record("kill −9", {kind: (len(rows), max(rows)) for kind, rows in held.items()})
