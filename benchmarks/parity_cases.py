@@ -5,7 +5,9 @@ Temperature and localisation both matter to λ̂ at these settings, so that a sa
 
 from __future__ import annotations
 
+import copy
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,6 +49,12 @@ class Reader(nn.Module):
 
 
 def reader(precision: torch.dtype = torch.float32) -> nn.Module:
+    """A reader of its own for the caller, trained."""
+    return copy.deepcopy(trained()).to(precision)
+
+
+@cache
+def trained() -> nn.Module:
     """A reader trained until nothing more is learnt."""
     generator, built, ids = torch.Generator().manual_seed(3), Reader(), rows()
     for parameter in built.parameters():
@@ -57,7 +65,7 @@ def reader(precision: torch.dtype = torch.float32) -> nn.Module:
         nn.functional.cross_entropy(built(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
         optimizer.step()
     built.zero_grad()
-    return built.to(precision)
+    return built
 
 
 def rows() -> torch.Tensor:

@@ -205,6 +205,43 @@ def drop_in(rows: Rows) -> str:
     return markdown(["script (devinterp's side)", "ms a", "sltfast", "devinterp", "× faster", "target"], body)
 
 
+def parity_exact(rows: Rows) -> str:
+    """By case, arrays with devinterp's bits in each precision; where not all have them, the largest difference."""
+    cases: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        if row["mode"] == "exact":
+            case, precision = row["case"].rsplit(", ", 1)
+            bits = f"{row['same_bits']} of {row['arrays']}"
+            apart = (
+                "" if row["same_bits"] == row["arrays"] else f", the rest ≤ {float(row['largest_difference']):.1g} off"
+            )
+            cases.setdefault((case, row["compared"]), {})[precision] = bits + apart
+    body = [[*case, cells["float32"], cells["float64"]] for case, cells in cases.items()]
+    return markdown(["settings", "compared", "devinterp's bits, float32", "float64"], body)
+
+
+def parity_fast(rows: Rows) -> str:
+    """By case, the smallest p-value of each group of statistics."""
+    cases: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        if row["mode"] == "fast":
+            cases.setdefault((row["case"], row["chains"]), {})[row["compared"]] = f"{float(row['p']):.2g}"
+    body = [[*case, p["λ̂"], p["χ"], p["BIF"]] for case, p in cases.items()]
+    return markdown(["settings", "chains", "p of λ̂", "p of 4 χ", "p of 10 influences"], body)
+
+
+def parity_power(rows: Rows) -> str:
+    """By wrong setting, the p-value of λ̂."""
+    body = [[row["case"], row["chains"], f"{float(row['p']):.0e}"] for row in rows if row["mode"] == "power"]
+    return markdown(["the sampler compared with devinterp's", "chains", "p of λ̂"], body)
+
+
+def survival(rows: Rows) -> str:
+    """By fault and kind of run: how often, and the most rows that were on disk at one of the faults."""
+    body = [[row["fault"], row["run"], row["count"], row["rows_held"]] for row in rows]
+    return markdown(["fault", "run", "met", "most rows on disk at one"], body)
+
+
 def defects() -> str:
     """Where devinterp is wrong: theirs, ours, why, and the native call."""
     from sltfast.compat.defects import DEFECTS
@@ -224,6 +261,10 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "regimes: memory": memory,
     "regimes: counts": counts,
     "drop_in": drop_in,
+    "parity: exact": parity_exact,
+    "parity: fast": parity_fast,
+    "parity: power": parity_power,
+    "survival": survival,
 }
 
 
