@@ -1,7 +1,7 @@
 """What runs have survived: results/survival.csv, written by the long tests of tests/survival (`make soak`).
 
 A row is a kind of run under a kind of fault: how often it met the fault and the most rows (losses of a chain at a step)
-that were on disk at one of them. All these runs ended with the bits of runs that met none: without that there is no row.
+that were on disk at one of them. All these runs ended with the bits of runs that met none, or there would be no row.
 """
 
 from __future__ import annotations
