@@ -149,6 +149,14 @@ examples: build $(STAMPS)/smollm2 ## run every example; it fails where the check
 	failed=; for example in examples/*.py; do echo "== $$example"; $(PY) "$$example" || failed="$$failed $$example"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
+$(STAMPS)/docs: $(STAMPS)/install
+	$(PIP) install 'sltfast[docs]'
+	touch $@
+
+.PHONY: docs
+docs: build $(STAMPS)/docs ## build the documentation into build/docs/site, warnings being errors
+	$(PY) website/build.py
+
 .PHONY: dist
 dist: build $(STAMPS)/test ## source distribution and wheel in dist/
 	$(PY) -m build --no-isolation --outdir dist

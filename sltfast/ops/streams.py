@@ -1,6 +1,10 @@
 """Which use of randomness a number belongs to: the 8-bit tag in Philox's counter."""
 
-STREAM_STEP, STREAM_INIT, STREAM_MOMENTUM, STREAM_ROUNDING, STREAM_DATA = range(5)
+STREAM_STEP = 0  # noise of a step
+STREAM_INIT = 1  # noise added to the start of a chain
+STREAM_MOMENTUM = 2  # momenta at the start
+STREAM_ROUNDING = 3  # stochastic rounding
+STREAM_DATA = 4  # order of the data
 
 
 def signed_seed(seed: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("sltfast", "csrc", "triton_kernels", "tests", "benchmarks", "examples")
+SOURCES = ("sltfast", "csrc", "triton_kernels", "tests", "benchmarks", "examples", "website")
 
 
 def source_files(*suffixes: str) -> list[Path]:
