@@ -18,12 +18,12 @@ from sltfast.contract import Contract
 from sltfast.data import as_source
 from sltfast.devices import usable_device
 from sltfast.errors import AllChainsDied
-from sltfast.estimators.saved import results_beside
 from sltfast.isolation import alone, surroundings
 from sltfast.losses import ItemLoss, check_tokens, item_loss
 from sltfast.observables import Observable, ObservableSpec, resolve_observables
 from sltfast.request import Request
 from sltfast.restriction import ParamMasks, Restriction
+from sltfast.results.computed import results_beside
 from sltfast.results.full_disk import telling
 from sltfast.results.identity import loss_source, restriction_digest, run_identity
 from sltfast.results.layout import ArraySpec, layout

@@ -48,8 +48,8 @@ def respond(checkpoint: Path, rows: Tensor, plan: SamplingPlan, folder: Path, *,
     """
     import sltfast
     from sltfast.errors import ChainDiverged
-    from sltfast.estimators.saved import result_path, save
     from sltfast.inputs.pretrained import load_model
+    from sltfast.results.computed import result_path, save
 
     place = folder / RESPONSES / "llm.zarr"
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sltfast.estimators.saved import UNFINISHED, is_result, read
+from sltfast.results.computed import UNFINISHED, is_result, read
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,8 +10,8 @@ import torch
 
 from sltfast.estimators.bif.before import device_for_products, identifiers, settings_for_pairs
 from sltfast.estimators.bif.compute import ChainReductionMethod, CorrelationMethod, RankBy, check_options, compute_bif
-from sltfast.estimators.saved import result_path, save
 from sltfast.restriction import ParamMasks
+from sltfast.results.computed import result_path, save
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sltfast.errors import ChainDiverged
 from sltfast.estimators.blocks import PhiLevel
-from sltfast.estimators.saved import result_path, save, saved, source_of
 from sltfast.estimators.susceptibility.chi import Estimator
 from sltfast.estimators.susceptibility.compute import check_options, compute_susceptibilities
 from sltfast.restricted import sample_restrictions
 from sltfast.restriction import ParamMasks
 from sltfast.restriction.components import components
+from sltfast.results.computed import result_path, save, saved, source_of
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -156,7 +156,7 @@ def stores(folder):
 def assert_prefixes(folder, reference):
     """What the runs in a folder hold is what the whole ones hold, up to some step; returns the rows held."""
     import sltfast
-    from sltfast.estimators.saved import is_result
+    from sltfast.results.computed import is_result
 
     held = 0
     for name, path in stores(folder).items():
@@ -178,7 +178,7 @@ def assert_prefixes(folder, reference):
 def assert_identical(folder, reference):
     """Every array of every run is the same, bit for bit, and no file is left that the whole runs do not have."""
     import sltfast
-    from sltfast.estimators.saved import is_result, read
+    from sltfast.results.computed import is_result, read
 
     def files(root):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*"))

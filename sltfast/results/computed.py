@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sltfast.errors import OutputMismatch
+from sltfast.errors import OutputBusy, OutputMismatch
+from sltfast.results.durable import sync_directory
+from sltfast.results.lock import locked
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Kind = Literal["susceptibilities", "bif"]
 KIND, COMPUTED_FROM = "result_kind", "computed_from"
-UNFINISHED = ".part"  # ends the name of a result that is being written
+UNFINISHED = ".part"  # ends the name of a directory in which a result is written, as "new" and then as "whole"
 
 
 def result_path(output_path: str | Path, kind: Kind) -> Path:
@@ -27,6 +31,7 @@ def result_path(output_path: str | Path, kind: Kind) -> Path:
     """
     path = Path(output_path).expanduser()
     path = path.with_name(f"{path.stem}.{kind}{path.suffix or '.zarr'}")
+    _finish(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())) and _attrs(path).get(KIND) != kind:
         raise OutputMismatch(f"{path}, where the result ({kind}) would go, holds something else: give another path")
     return path
@@ -43,6 +48,9 @@ def results_beside(run: Path) -> list[Path]:
     What only has the name of a result, and does not say that it is one, is none.
     """
     found = []
+    for part in sorted(run.parent.glob(f"*{UNFINISHED}")):
+        if is_result(part):
+            _finish(part.with_name(part.name.removesuffix(UNFINISHED)))
     for path in sorted(run.parent.iterdir()) if run.parent.is_dir() else ():
         for kind in get_args(Kind):
             stem, dot, rest = path.name.partition(f".{kind}")
@@ -79,23 +87,61 @@ def read(path: Path) -> xr.DataTree:
 
 
 def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str = "") -> None:
-    """Write a result, in place of one that an earlier call wrote: whole, or not at all.
+    """Write a result, in place of one that an earlier call wrote: whole, or not at all, after a power cut too.
 
     Args:
         result: its attrs get what it is and what it was computed from.
         path: from ``result_path``.
         kind: what it is.
         source: from ``source_of``, for ``saved`` to know it by; "" where it is computed anew each time.
+
+    Raises:
+        OutputBusy: another process writes this result.
     """
     import xarray as xr
 
+    from sltfast.results.zarr_files import WholeFiles
+
     result.attrs |= {KIND: kind, COMPUTED_FROM: source}
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
-    part = path.with_name(f"{path.name}{UNFINISHED}")
-    shutil.rmtree(part, ignore_errors=True)
-    tree.to_zarr(part, mode="w", consolidated=False)
-    shutil.rmtree(path, ignore_errors=True)
-    part.rename(path)
+    part = _part(path)
+    with locked(path):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            files = WholeFiles(part / "new", part)
+            tree.to_zarr(files, mode="w", consolidated=False)
+            files.settle()
+            os.replace(part / "new", part / "whole")
+            sync_directory(part)
+            sync_directory(path.parent)  # from here on a stop leaves the new one for the next call to put in place
+            if path.exists():
+                os.replace(path, part / "old")
+        finally:
+            _put_in_place(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + UNFINISHED)
+
+
+def _finish(path: Path) -> None:
+    """Put a result in place whose writing was stopped when it was whole, and remove what else that left."""
+    part = _part(path)
+    if part.is_dir():
+        with suppress(OutputBusy), locked(path):  # busy: it is being written right now
+            _put_in_place(part, path)
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    whole = part / "whole"
+    try:
+        if whole.exists() and not path.exists():
+            os.replace(whole, path)
+            sync_directory(path.parent)
+    finally:
+        if path.exists() or not whole.exists():  # a whole one that could not be moved waits for the next call
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _attrs(path: Path) -> dict[str, Any]:
