@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import threading
+from contextlib import suppress
 
 
 class Disk:
@@ -35,15 +36,25 @@ class Disk:
         with os.scandir(folder) as entries:
             return {entry.name: (entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries}
 
+    def seen(self):
+        """Names by folder and content by file, at one moment: other threads move files meanwhile."""
+        while True:
+            with suppress(FileNotFoundError):
+                before, now = self.listings(), {}
+                for folder, _, files in os.walk(self.root):
+                    for name in files:
+                        path = os.path.join(folder, name)
+                        with open(path, "rb") as file:
+                            now[os.stat(path).st_ino] = file.read()
+                if self.listings() == before:
+                    return before, now
+
+    def listings(self):
+        return {os.stat(folder).st_ino: self.listed(folder) for folder, _, _ in os.walk(self.root)}
+
     def state(self, luck):
         """A state in which each change that was not promised is on disk with this probability."""
-        now, listings = {}, {}
-        for folder, _, files in os.walk(self.root):
-            listings[os.stat(folder).st_ino] = self.listed(folder)
-            for name in files:
-                path = os.path.join(folder, name)
-                with open(path, "rb") as file:
-                    now[os.stat(path).st_ino] = file.read()
+        listings, now = self.seen()
         state = {}
 
         def lucky():
