@@ -161,7 +161,7 @@ def pretended() -> Iterator[Device]:
     with (
         mock.patch.object(Tensor, "as_subclass", lambda self, cls: as_subclass(_hollow(self), cls)),
         mock.patch.object(Tensor, "_make_subclass", _make_subclass),
-        mock.patch("sltfast.chains.pick_device", return_value=PRETENDED),
+        mock.patch("sltfast.chains.asked.pick_device", return_value=PRETENDED),
         mock.patch("sltfast.sampler.recorder._to_host", _to_host),
         mock.patch("torch.is_autocast_enabled", lambda *a: False if there(a and a[0]) else enabled(*a)),
         mock.patch("torch.get_autocast_dtype", lambda kind: torch.float32 if there(kind) else dtype(kind)),

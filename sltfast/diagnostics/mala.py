@@ -102,7 +102,7 @@ def mala_acceptance(
 
     Source: Roberts & Tweedie 1996 (MALA); Welling & Teh 2011 (SGLD).
     """
-    from sltfast.chains import pick_device
+    from sltfast.devices import pick_device
 
     source = as_source(dataset, buffer_size=buffer_size)
     if isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size > len(source):

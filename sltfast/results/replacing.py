@@ -25,7 +25,7 @@ def tell(runs: Sequence[str], results: Sequence[Path]) -> None:
     told = f"overwrite=True deletes {listed(runs)}"
     if results:
         told += f", and what was computed from them: {listed([str(path) for path in results])}"
-    warnings.warn(told, RunDeleted, stacklevel=4)
+    warnings.warn(told, RunDeleted, stacklevel=6)
 
 
 def delete_results(results: Sequence[Path]) -> None:

@@ -207,7 +207,7 @@ def test_a_sweep_s_samples_are_not_taken_for_one_setting_s(tmp_path):
     ],
 )
 def test_nonsense_is_refused_before_the_first_step(change, says, monkeypatch):
-    monkeypatch.setattr("sltfast.chains.structural_clone", None)
+    monkeypatch.setattr("sltfast.chains.prepared.structural_clone", None)
     with pytest.raises(ValueError, match=says):
         mlp_sweep(**change)
 

@@ -45,7 +45,7 @@ class Disk:
                     for name in files:
                         path = os.path.join(folder, name)
                         with open(path, "rb") as file:
-                            now[os.stat(path).st_ino] = file.read()
+                            now[os.fstat(file.fileno()).st_ino] = file.read()
                 if self.listings() == before:
                     return before, now
 

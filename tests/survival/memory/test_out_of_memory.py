@@ -133,7 +133,7 @@ def test_a_call_that_resumes_takes_the_last_plan(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Flight, "step", stopping)
-        patch.setattr("sltfast.chains.loss_source", lambda loss: "the same")
+        patch.setattr("sltfast.chains.asked.loss_source", lambda loss: "the same")
         with pytest.warns(sltfast.PassShrunk), pytest.raises(ZeroDivisionError):
             run(Short(2, spared=5, graded=True), tmp_path / "run")
         assert plan_of(sltfast.open(tmp_path / "run"))["passes"] == [[0, 2], [2, 4]]
