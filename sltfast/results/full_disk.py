@@ -12,7 +12,7 @@ import numpy as np
 
 from sltfast.results.layout import ArraySpec
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -39,6 +39,8 @@ def _told(error: OSError, paths: Sequence[Path], specs: Sequence[ArraySpec]) -> 
         free = shutil.disk_usage(paths[0].parent).free
         # arrays and the journals of unfinished chains, before compression
         room = f"; whole it takes up to {2 * need / 1e6:.3g} MB, {free / 1e6:.3g} MB are free there: make room"
+    elif error.errno == errno.EFBIG:
+        room = "; this process or file system takes no file of that size: raise the limit (ulimit -f)"
     return (
         f"while writing {where}{room}; what was written before can be read (sltfast.open), and the same call goes on "
         "from it"

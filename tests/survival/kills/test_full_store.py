@@ -2,10 +2,13 @@
 
 import errno
 import os
+import subprocess
+import sys
 import traceback
 
+import limited_files
 import numpy as np
-from killed_runs import assert_prefixes
+from killed_runs import assert_identical, assert_prefixes
 from models import Mlp, regression_data, regression_loss
 
 import sltfast
@@ -61,3 +64,19 @@ def test_full_from_every_write_on(tmp_path, monkeypatch):
         for name in whole.dataset.data_vars:
             np.testing.assert_array_equal(resumed[name].values, whole[name].values, err_msg=f"{left} {name}")
         assert [path.name for path in folder.iterdir()] == ["x.zarr"]
+
+
+def test_files_that_may_not_grow(tmp_path):
+    stopped, whole = tmp_path / "stopped" / "x.zarr", tmp_path / "whole" / "x.zarr"
+    words = [sys.executable, limited_files.__file__, str(stopped), "20000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith(f"{errno.EFBIG} ")
+    assert str(stopped) in done.stdout
+    assert "ulimit -f" in done.stdout
+    limited_files.run(whole)
+    assert 0 < assert_prefixes(stopped.parent, whole.parent) < 400
+    limited_files.run(stopped)
+    assert_identical(stopped.parent, whole.parent)
+    assert [one.name for one in stopped.parent.iterdir()] == ["x.zarr"]
