@@ -44,8 +44,14 @@ def test_numpys_numbers_are_taken_and_kept_as_pythons():
         ({"sampling_method": "sgnht", "sampling_method_kwargs": {"alpha": 0.9}}, "mean nothing to 'sgnht'"),
         ({"sampling_method_kwargs": {"alpha": 0.9}}, "mean nothing to 'sgmcmc_sgld'"),
         ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"beta": 0.9}}, "beta"),
-        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"alpha": 1.5}}, "alpha must be in"),
-        ({"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": 0.0}}, "eps must be > 0"),
+        (
+            {"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"alpha": 1.5}},
+            r"rmsprop_alpha .*\[.alpha.\]\) must be in",
+        ),
+        (
+            {"sampling_method": "rmsprop_sgld", "sampling_method_kwargs": {"eps": 0.0}},
+            r"rmsprop_eps .*\[.eps.\]\) must be > 0",
+        ),
         ({"mode": "test"}, "mode must be"),
     ],
 )
