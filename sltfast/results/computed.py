@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["susceptibilities", "bif"]
 KIND, COMPUTED_FROM = "result_kind", "computed_from"
+GROUPS = "groups"  # names in their order, which a directory does not keep
 UNFINISHED = ".part"  # ends the name of a directory in which a result is written, as "new" and then as "whole"
 
 
@@ -80,10 +81,14 @@ def saved(path: Path, source: str) -> xr.DataTree | None:
 
 
 def read(path: Path) -> xr.DataTree:
-    """A result on disk, read lazily."""
+    """A result on disk, read lazily; its groups in the order in which they were written."""
     import xarray as xr
 
-    return xr.open_datatree(path, engine="zarr", consolidated=False)
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+    order = {name: place for place, name in enumerate(tree.attrs.get(GROUPS, ()))}
+    found = tree.children
+    tree.children = {name: found[name] for name in sorted(found, key=lambda name: (order.get(name, len(order)), name))}
+    return tree
 
 
 def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str = "") -> None:
@@ -103,6 +108,8 @@ def save(result: xr.DataTree | xr.Dataset, path: Path, kind: Kind, source: str =
     from sltfast.results.zarr_files import WholeFiles
 
     result.attrs |= {KIND: kind, COMPUTED_FROM: source}
+    if isinstance(result, xr.DataTree):
+        result.attrs[GROUPS] = list(result.children)
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result
     part = _part(path)
     with locked(path):
