@@ -10,6 +10,7 @@ from models import Mlp, regression_data, regression_loss
 from power import Disk, restore
 
 import sltfast
+from benchmarks.survival import record
 from sltfast.sampler import flight, recorder
 
 SETTINGS = {
@@ -35,18 +36,19 @@ def cuts_of_a_run(tmp_path, monkeypatch):
 
 
 def check(cuts, resumed, tmp_path):
-    """Every state is opened; those of ``resumed`` are gone on from."""
+    """Every state is opened, those of ``resumed`` are gone on from; returns the rows that each held."""
     (tmp_path / "whole").mkdir()
-    whole = run(tmp_path / "whole" / "x.zarr").load()
+    whole, held = run(tmp_path / "whole" / "x.zarr").load(), []
     for number, state in enumerate(cuts):
         folder = tmp_path / "after" / str(number)
         restore(state, folder)
-        assert_prefixes(folder, tmp_path / "whole")
+        held.append(assert_prefixes(folder, tmp_path / "whole"))
         if number in resumed:
             got = run(folder / "x.zarr").load()
             for name in whole.dataset.data_vars:
                 np.testing.assert_array_equal(got[name].values, whole[name].values, err_msg=f"{number} {name}")
             assert [path.name for path in folder.iterdir()] == ["x.zarr"]
+    return held
 
 
 def test_power_cuts(tmp_path, monkeypatch):
@@ -58,4 +60,5 @@ def test_power_cuts(tmp_path, monkeypatch):
 @pytest.mark.soak
 def test_power_cuts_before_every_promise(tmp_path, monkeypatch):
     cuts = cuts_of_a_run(tmp_path, monkeypatch)
-    check(cuts, set(range(len(cuts))), tmp_path)
+    held = check(cuts, set(range(len(cuts))), tmp_path)
+    record("power cut", {"stacked": (len(held), max(held))})
