@@ -1,11 +1,21 @@
-"""What is read off a response matrix, tokens × components: standardised, centred, its principal components.
+"""What is read off chains, models and response matrices, beyond one estimate.
 
-In the order of the papers: ``response_matrix`` from susceptibilities, ``standardise`` its columns, ``centre_rows``,
-then ``pca`` or ``whiten``.
+Response matrices, tokens × components, in the order of the papers: ``response_matrix`` from susceptibilities,
+``standardise`` its columns, ``centre_rows``, then ``pca`` or ``whiten``. Learning coefficients without chains:
+``volume_exponent``.
 """
 
 from .preprocessing import centre_rows, standardise
 from .principal_components import pca, whiten
 from .response import response_matrix
+from .volume import VolumeExponent, volume_exponent
 
-__all__ = ["centre_rows", "pca", "response_matrix", "standardise", "whiten"]
+__all__ = [
+    "VolumeExponent",
+    "centre_rows",
+    "pca",
+    "response_matrix",
+    "standardise",
+    "volume_exponent",
+    "whiten",
+]

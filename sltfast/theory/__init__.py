@@ -7,7 +7,8 @@ Learning coefficients (nβ → ∞): `dln_learning_coefficient`, `rrr_learning_c
 `quadratic_llc_sgnht` and the friction `sgnht_thermostat` that the latter comes to. Covariance of the weights
 under SGLD: `quadratic_covariance_sgld`. Influence over training: `Hierarchy`, whose learning by a linear network is
 known at every time. Susceptibilities of linear regression, both estimators: `regression_susceptibility`, from the
-covariance of its weights, `regression_covariance`.
+covariance of its weights, `regression_covariance`. The toy model of superposition, its population loss and polygons:
+`superposition_loss`, `superposition_polygon`, `superposition_hessian_rank` (these in torch).
 """
 
 from .gaussian import quadratic_covariance_sgld, quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
@@ -21,11 +22,13 @@ from .learning_coefficients import (
 from .momentum import quadratic_llc_sghmc, quadratic_llc_sgnht, sgnht_thermostat
 from .quadrature import quadrature_llc, quadrature_llc_sgld
 from .regression import LinearRegression
+from .superposition import Polygon, superposition_hessian_rank, superposition_loss, superposition_polygon
 from .susceptibility import regression_covariance, regression_susceptibility
 
 __all__ = [
     "Hierarchy",
     "LinearRegression",
+    "Polygon",
     "dln_learning_coefficient",
     "monomial_learning_coefficient",
     "quadratic_covariance_sgld",
@@ -41,4 +44,7 @@ __all__ = [
     "separable_learning_coefficient",
     "sgld_stability_limit",
     "sgnht_thermostat",
+    "superposition_hessian_rank",
+    "superposition_loss",
+    "superposition_polygon",
 ]
