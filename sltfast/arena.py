@@ -75,7 +75,9 @@ class Block:
         for segment in first:
             self.offsets.append(row)
             row += -(-segment.numel // ALIGNMENT) * ALIGNMENT
-        self.w = torch.zeros(lanes, row, dtype=dtype, device=device)
+        self.w = torch.empty(lanes, row, dtype=dtype, device=device)
+        for segment, start, end in zip(first, self.offsets, [*self.offsets[1:], row], strict=True):
+            self.w[:, start + segment.numel : end] = 0  # the rest is w* before it is read
         self.v: Tensor | None = None
         self.momentum: Tensor | None = None
         self.thermostat: Tensor | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sltfast.data import map_leaves
+from sltfast.losses.items import ItemLosses
 from sltfast.losses.objective import ItemLoss
 from sltfast.losses.shortened import shortened
 from sltfast.losses.tokens import token_ids
@@ -24,29 +25,31 @@ def check_causal(model: nn.Module, loss: ItemLoss, batch: Any) -> None:
     Raises:
         TypeError: the model is not causal (a masked language model, say).
     """
-    batch = _few(model, loss, batch)
+    rows = map_leaves(lambda part: part[:ROWS], batch)
+    batch, before = _few(model, loss, rows)
     ids = token_ids(batch)
     if ids is None or ids.shape[1] < 3:
         return
     changed = ids.clone()
     changed[:, -1] = torch.where(ids[:, -1] == ids[:, 0], ids[:, 1], ids[:, 0])
     other = {**batch, "input_ids": changed} if isinstance(batch, Mapping) else changed
-    before, after = (loss(model, x).recorded()[:, :-1].nan_to_num() for x in (batch, other))
-    if bool((before - after).abs().max() > CAUSAL_TOLERANCE * (1 + before.abs().max())):
+    before = loss(model, batch) if before is None else before
+    one, two = (losses.recorded()[:, :-1].nan_to_num() for losses in (before, loss(model, other)))
+    if bool((one - two).abs().max() > CAUSAL_TOLERANCE * (1 + one.abs().max())):
         raise TypeError(
             f"{type(model).__name__} is not causal: its predictions change with later tokens, so a next-token loss "
             "means nothing; give loss_fn(model, batch) -> losses per item"
         )
 
 
-def _few(model: nn.Module, loss: ItemLoss, batch: Any) -> Any:
-    """A few rows and tokens, which show as much; whole rows for a model that takes no short ones."""
-    rows = map_leaves(lambda part: part[:ROWS], batch)
+def _few(model: nn.Module, loss: ItemLoss, rows: Any) -> tuple[Any, ItemLosses | None]:
+    """A few tokens of the rows, which show as much, and their losses; whole rows for a model that takes no short ones,
+    whose losses are not known yet.
+    """
     short = shortened(rows)
     if short is None:
-        return rows
+        return rows, None
     try:
-        loss(model, short)
+        return short, loss(model, short)
     except Exception:  # whatever a model raises that takes no short rows; the whole ones went through already
-        return rows
-    return short
+        return rows, None

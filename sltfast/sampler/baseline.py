@@ -72,7 +72,8 @@ class Baseline:
         apart = (whole - parted).nan_to_num(0.0).abs().max()
         same = bool(apart <= SPLIT_TOLERANCE * max(1e-6, float(whole.nan_to_num(0.0).abs().max())))
         if same:
-            self._keep(mixed, losses)
+            self._keep(rows, self._first)
+            self._keep(mixed[half:], losses, half)
         return same
 
     def _forward(self, rows: np.ndarray) -> ItemLosses:
@@ -129,12 +130,12 @@ class Baseline:
             self._keep(part, losses)
             self.tick()
 
-    def _keep(self, rows: np.ndarray, losses: ItemLosses) -> None:
-        """The sums of these rows, the first of those that the losses are of."""
+    def _keep(self, rows: np.ndarray, losses: ItemLosses, start: int = 0) -> None:
+        """The sums of these rows, those that the losses are of from ``start`` on."""
         values = losses.values.double()
         weights = torch.ones_like(values) if losses.weights is None else losses.weights.double()
         totals = torch.stack([torch.where(weights != 0, weights * values, 0).sum(1), weights.sum(1)], dim=1)
-        numbers = totals.cpu().numpy()[: len(rows)]
+        numbers = totals.cpu().numpy()[start : start + len(rows)]
         _check_finite(numbers[:, 0], rows)
         self._sums[rows] = numbers
 

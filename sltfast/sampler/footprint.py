@@ -6,8 +6,18 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+PLAIN = (
+    int,
+    float,
+    str,
+    type(None),
+    torch.dtype,
+    torch.device,
+)  # told apart at once, before abstract classes are asked
 
 
 class LiveBytes(TorchDispatchMode):
@@ -66,6 +76,8 @@ class LiveBytes(TorchDispatchMode):
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
+    if isinstance(value, PLAIN):
+        return []
     if isinstance(value, Mapping):
         return [tensor for item in value.values() for tensor in _tensors(item)]
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sltfast.batches import BatchStream, fetch
 from sltfast.data import leaves
@@ -15,6 +15,8 @@ from sltfast.observables import Observable
 from sltfast.restriction import Restriction
 from sltfast.sampler.shortage import ran_out_of_memory
 from sltfast.stacking.prefix import Outline, outlined
+
+Result = TypeVar("Result")
 
 
 class Shapes(NamedTuple):
@@ -60,9 +62,10 @@ def trial(
         parameters[name].requires_grad_()
     try:
         with outlined(clone) as calls:
-            losses = _attempt(clone, loss, batch, language_model=language_model)
+            total, losses = _attempt(loss.objective, clone, loss, batch, language_model=language_model)
         _check_losses(losses, loss)
-        _check_gradient(losses, loss, parameters, restrictions)
+        _check_gradient(total, loss, parameters, restrictions)
+        del total
     finally:
         for name in moving:
             parameters[name].requires_grad_(False)
@@ -74,15 +77,17 @@ def trial(
         for observable in observables:
             few = observable.rows[: 1 if language_model else observable.batch_size]
             first = fetch(observable.source, few, device)
-            widths.append(_attempt(clone, loss, first, language_model=language_model).values.shape[1])
+            widths.append(_attempt(loss, clone, loss, first, language_model=language_model).values.shape[1])
     ids = token_ids(batch)
     tokens = 0 if ids is None else ids.shape[1]
     return Shapes(losses.values.shape[1], tokens, widths, losses.detach(), tuple(calls))
 
 
-def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bool) -> ItemLosses:
+def _attempt(
+    call: Callable[[nn.Module, Any], Result], clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bool
+) -> Result:
     try:
-        return loss(clone, batch)
+        return call(clone, batch)
     except (IndexError, RuntimeError) as error:
         if ran_out_of_memory(error):
             raise
@@ -98,12 +103,11 @@ def _attempt(clone: nn.Module, loss: ItemLoss, batch: Any, *, language_model: bo
 
 
 def _check_gradient(
-    losses: ItemLosses,
+    mean: Tensor,
     loss: ItemLoss,
     parameters: Mapping[str, nn.Parameter],
     restrictions: Mapping[str, Restriction],
 ) -> None:
-    mean = losses.mean()
     if not bool(torch.isfinite(mean)):
         raise ValueError(
             f"the loss at w* is {float(mean.detach())} on the first batch: the model diverges before the first step "

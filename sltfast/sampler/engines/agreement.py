@@ -33,13 +33,17 @@ def _perturb(engine: Engine) -> None:
     least, most = map(math.log10, PERTURBATIONS)
     shares = torch.logspace(least, most, engine.arena.lanes).unsqueeze(1)
     for block in engine.arena.blocks:
+        width = max(1, PART // len(block.w))
+        longest = min(width, max(int(block.shares[0].table[:, 1].max()), 1))
+        # drawn once, and read from another place for every part: a model's size of normals takes longer than its check
+        drawn = torch.randn(len(block.w), 2 * longest, generator=generator, dtype=block.w.dtype)
         for index in range(len(block.leaves)):
             rows = block.rows(index)
             scale = shares * (float(torch.linalg.vector_norm(rows, 1)) / max(1, rows.numel()) + 1e-3)
-            width = max(1, PART // len(rows))
             for start in range(0, rows.shape[1], width):
                 part = rows[:, start : start + width]
-                noise = torch.randn(part.shape, generator=generator, dtype=rows.dtype).mul_(scale).to(rows.device)
+                at = int(torch.randint(longest, (), generator=generator))
+                noise = (drawn[:, at : at + part.shape[1]] * scale).to(rows.device)
                 for share in block.shares:
                     mask = share.masks[index]
                     kept = noise[share.lanes]
