@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import sltfast
-from benchmarks import floors
+from benchmarks import floors, other_ops
 from benchmarks.agreement import Estimate, estimates_agree, of_ours, of_trace
 from benchmarks.case import Case, Side
 from benchmarks.models import Regression, Shape, language_level, neox, next_token_losses, tokens
@@ -77,8 +77,10 @@ def regression_case(
         peers["vmap loop, compiled"] = Side(loop, steps, read, "compilation is in the warm-up")
     batch = tuple(part[: settings["batch_size"]] for part in problem.data)
     products = floors.products_of(lambda: problem.loss(problem.model, batch).mean())
-    problem.model.zero_grad(set_to_none=True)
     coordinates, lanes = sum(p.numel() for p in problem.model.parameters()), settings["num_chains"]
+    together = tuple(part.repeat(lanes, *[1] * (part.ndim - 1)) for part in batch)
+    others = other_ops.other_ops_of(lambda: problem.loss(problem.model, together).mean())
+    problem.model.zero_grad(set_to_none=True)
     return Timed(
         Case(
             regime,
@@ -89,6 +91,7 @@ def regression_case(
             {
                 "floor: GEMMs": repeated(floors.gemms(products, lanes), lanes),
                 "floor: triad": repeated(floors.triad(coordinates, lanes), lanes),
+                other_ops.NAME: repeated(others.again, lanes),
             },
             estimates_agree,
             target,
@@ -130,6 +133,7 @@ def language_case(
         peers[other] = Side(side.run, side.units, read, side.note)
     batch = ids[: settings["batch_size"]]
     products = floors.products_of(lambda: next_token_losses(model, batch).mean())
+    others = other_ops.other_ops_of(lambda: other_ops.hidden_states(model, batch.repeat(lanes, 1)))
     model.zero_grad(set_to_none=True)
     return Timed(
         Case(
@@ -141,6 +145,7 @@ def language_case(
             {
                 "floor: GEMMs": repeated(floors.gemms(products, lanes)),
                 "floor: triad": repeated(floors.triad(sum(p.numel() for p in model.parameters()), lanes)),
+                other_ops.NAME: repeated(others.again),
             },
             estimates_agree,
             target,

@@ -4,22 +4,22 @@ A round is one step of every chain of every head, its draw's observables include
 after another; one head of each of a few layers is timed and scaled to all, as the heads of a layer are the same work.
 Without --full a chain makes 16 draws instead of 100, and the Pythia-14M shape is left out.
 The floor: the products up to the last of the layers once, and behind each layer's output those of every chain of
-every head (forward and back), and of its observables (forward).
+every head (forward and back), and of its observables (forward). The other ops are those behind each layer's output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from benchmarks import floors
+from benchmarks import floors, other_ops
 from benchmarks.case import Case, Plan, Side
 from benchmarks.models import Shape, neox, tokens
 from benchmarks.peers import devinterp_calls
-from benchmarks.regimes.restrictions import Sampling, compared, floor_products, masks_of, sample_all
+from benchmarks.regimes.restrictions import Sampling, compared, floor_products, masks_of, other_ops_behind, sample_all
 from benchmarks.timing import Timed, repeated
 
 SMALL = Shape(layers=6, width=128, heads=4, vocabulary=512, tokens=64, batch=8, chains=4)
@@ -85,16 +85,20 @@ def heads_case(
     scale = len(layers) * len(heads) / len(samples)
     lanes = shape.chains * len(heads)
     floor = []
+    others: list[Any] = []
     for layer in layers:
         prefix, suffix, seen = floor_products(problem.model, f"{stem}.{layer}", problem.ids[: shape.batch])
         floor += [
             floors.gemms(suffix, lanes, shared=True),
             floors.gemms(seen, lanes * len(problem.observables), shared=True),
         ]
+        rows = problem.ids[: shape.batch].repeat(lanes, 1)
+        step, seen_only = other_ops_behind(problem.model, f"{stem}.{layer}", rows)
+        others += [step.again, *[seen_only.again] * len(problem.observables)]
     floor.append(floors.gemms(prefix, 1))  # of the last layer, which has passed all the others
 
-    def floors_together() -> None:
-        for part in floor:
+    def run_all(parts: Sequence[Callable[[], None]]) -> None:
+        for part in parts:
             part()
 
     ours_note, ours = sample_all(run, masks)
@@ -112,7 +116,10 @@ def heads_case(
                     f"{', '.join(samples)} timed, × {scale:g}",
                 )
             },
-            {"floor: GEMMs": repeated(floors_together)},
+            {
+                "floor: GEMMs": repeated(lambda: run_all(floor)),
+                other_ops.NAME: repeated(lambda: run_all(others)),
+            },
             compared,
             target,
             axis,

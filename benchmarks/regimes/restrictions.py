@@ -15,6 +15,7 @@ import sltfast
 from benchmarks.agreement import Estimate, of_trace, tables_agree
 from benchmarks.floors import Collector, Products
 from benchmarks.models import language_level, next_token_losses
+from benchmarks.other_ops import OtherOps, hidden_states
 from benchmarks.peers import devinterp_calls
 
 Masks = dict[str, Any]
@@ -120,3 +121,42 @@ def floor_products(model: nn.Module, layer: str, ids: Tensor) -> tuple[Products,
         for p in moving:
             p.requires_grad_(True)
     return parts[0], collector.products, forward
+
+
+def other_ops_behind(model: nn.Module, layer: str, ids: Tensor) -> tuple[OtherOps, OtherOps]:
+    """What is no product behind the layer's output: forward and back to it; forward alone.
+
+    Args:
+        model: a language model.
+        layer: whose output is cut off from what is before it.
+        ids: [B, T], of all lanes together.
+    """
+
+    def run(backward: bool) -> OtherOps:
+        ops = OtherOps()
+        ops.keeping = False
+
+        def cut(module: nn.Module, inputs: Any, output: Any) -> Any:
+            ops.keeping = True
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden.detach().requires_grad_(backward)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = model.get_submodule(layer).register_forward_hook(cut)
+        try:
+            with ops:
+                result = hidden_states(model, ids)
+                if backward:
+                    result.backward(result.detach())  # any numbers of its shape do
+        finally:
+            handle.remove()
+        return ops
+
+    moving = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for p in moving:
+            p.requires_grad_(False)
+        return run(True), run(False)
+    finally:
+        for p in moving:
+            p.requires_grad_(True)

@@ -14,11 +14,12 @@ from benchmarks.case import Disagreement
 from benchmarks.counting import a_step
 from benchmarks.floors import Product
 from benchmarks.models import Shape, language_level, mlp, neox, next_token_losses, tokens, toy
+from benchmarks.other_ops import hidden_states, other_ops_of
 from benchmarks.peers.eager_loop import eager_loop
 from benchmarks.peers.vmap_loop import VmapLoop
 from benchmarks.regimes import REGIMES, chosen
 from benchmarks.regimes.estimates import ours
-from benchmarks.regimes.restrictions import floor_products
+from benchmarks.regimes.restrictions import floor_products, other_ops_behind
 from sltfast.sampler.transition import Transition
 
 SETTINGS = {"lr": 1e-5, "n_beta": 100.0, "localization": 100.0, "num_chains": 4, "num_draws": 40, "batch_size": 32}
@@ -48,6 +49,28 @@ def test_the_floor_of_heads_leaves_out_what_lies_below() -> None:
     assert floors.flops(prefix) + floors.flops(forward) == floors.flops(whole) / 3
     assert floors.flops(forward) == 2 * 4 * 8 * 16 * 64  # behind the last layer is the unembedding
     assert floors.flops(suffix) == 2 * floors.flops(forward)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_other_ops_are_neither_products_nor_views_and_run_again() -> None:
+    """A linear map, a view, relu: forward relu; backward its own, and the sum that makes the bias's gradient."""
+    model, x = nn.Sequential(nn.Linear(3, 5), nn.Unflatten(1, (5, 1)), nn.ReLU()), torch.ones(7, 3)
+    ops = other_ops_of(lambda: model(x))
+    assert ops.names == {"relu": 1, "threshold_backward": 1, "sum": 1}
+    before = [p.detach().clone() for p in model.parameters()]
+    ops.again()
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_other_ops_behind_a_layer_leave_out_what_lies_below() -> None:
+    model, ids = neox(SHAPE), tokens(64, 8, rows=4)
+    whole = other_ops_of(lambda: hidden_states(model, ids)).names
+    attention = "_scaled_dot_product_flash_attention_for_cpu"
+    assert whole[attention] == whole[f"{attention}_backward"] == SHAPE.layers
+    step, seen = (ops.names for ops in other_ops_behind(model, "gpt_neox.layers.0", ids))
+    assert step[attention] == step[f"{attention}_backward"] == seen[attention] == SHAPE.layers - 1
+    assert seen["gelu"] == 1
+    assert "gelu_backward" not in seen
     assert all(p.requires_grad for p in model.parameters())
 
 
