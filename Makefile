@@ -114,6 +114,7 @@ bench: build $(STAMPS)/bench ## rewrite benchmarks/results, and the README's num
 	$(PY) benchmarks/import_time.py
 	$(PY) -m benchmarks.run --regime P2 P3 P4 P5 P7 P8 P9 P10 P12
 	$(PY) -m benchmarks.drop_in
+	$(PY) -m benchmarks.parity
 	$(PY) -m benchmarks.run --scaling
 	$(PY) -m benchmarks.figures
 	$(PY) benchmarks/readme_tables.py

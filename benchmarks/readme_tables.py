@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PAGES = [Path(__file__).parents[1] / page for page in ("README.md", "docs/benchmarks.md", "docs/drop_in.md")]
+PAGES = [
+    Path(__file__).parents[1] / page
+    for page in ("README.md", "docs/benchmarks.md", "docs/drop_in.md", "docs/parity.md", "docs/survival.md")
+]
 DEFECTS_MARK = "<!-- from sltfast.compat.defects -->"
 Rows = list[dict[str, str]]
 
@@ -221,9 +224,8 @@ def parity_exact(rows: Rows) -> str:
         if row["mode"] == "exact":
             case, precision = row["case"].rsplit(", ", 1)
             bits = f"{row['same_bits']} of {row['arrays']}"
-            apart = (
-                "" if row["same_bits"] == row["arrays"] else f", the rest ≤ {float(row['largest_difference']):.1g} off"
-            )
+            whole = row["same_bits"] == row["arrays"]
+            apart = "" if whole else f", the rest {row['largest_difference']} off"
             cases.setdefault((case, row["compared"]), {})[precision] = bits + apart
     body = [[*case, cells["float32"], cells["float64"]] for case, cells in cases.items()]
     return markdown(["settings", "compared", "devinterp's bits, float32", "float64"], body)

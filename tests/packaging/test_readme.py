@@ -29,7 +29,7 @@ def kind(command: str) -> str:
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "text", "sh"}
-    assert {kind(command) for command in COMMANDS} <= {"make", "pip", "git", "cd", "sltfast"}
+    assert {kind(command) for command in COMMANDS} <= {"make", "pip", "git", "cd", "sltfast", "python"}
 
 
 def test_python_blocks_run_and_print_what_is_shown(tmp_path: Path) -> None:
@@ -93,10 +93,33 @@ def test_commands_run(command: str, folder_with_a_model: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if kind(command) == "python"])
+def test_scripts_for_devinterp_run(command: str, tmp_path: Path) -> None:
+    """`script.py` imports devinterp, and gets the face in the mode that the command asks for."""
+    (tmp_path / "script.py").write_text(
+        "import devinterp.slt.llc\nfrom sltfast.compat.exactness import wants_exact\n"
+        "assert devinterp.slt.llc.llc.__module__ == 'sltfast.compat.devinterp.slt.llc'\n"
+        f"assert wants_exact(None) is {'--exact' in command}\n"
+    )
+    fresh_python(*shlex.split(command)[1:], cwd=tmp_path, timeout=PATIENCE)
+
+
 def test_measured_numbers_are_the_ones_on_file() -> None:
-    text = README + "".join((ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "drop_in.md"))
+    text = README + "".join(
+        (ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "drop_in.md", "parity.md", "survival.md")
+    )
     assert set(re.findall(r"<!-- from ([\w: ]+)\.csv(?:: \w+)? -->", text)) == {
-        *("langevin_step", "regimes", "token_loss", "per_sample", "comoment", "import_time", "drop_in")
+        *(
+            "langevin_step",
+            "regimes",
+            "token_loss",
+            "per_sample",
+            "comoment",
+            "import_time",
+            "drop_in",
+            "parity",
+            "survival",
+        )
     }
     fresh_python(ROOT / "benchmarks" / "readme_tables.py", "--check")
 
