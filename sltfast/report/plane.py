@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sltfast import analysis
 from sltfast.analysis import centre_rows, pca, standardise
-from sltfast.extras import require
 from sltfast.report.limits import Limits
 from sltfast.report.packing import floats
 from sltfast.report.response import Response
@@ -89,11 +89,7 @@ def _matrix(response: Response, columns: list[int], places: np.ndarray) -> tuple
 
 def umap_plane(points: np.ndarray) -> np.ndarray:
     """UMAP of the points, [n, 2], seeded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that Tensorflow is not there, and that a seed costs its threads
-        umap = require("umap", extra="analysis", purpose="to embed tokens in a plane")
-        found: np.ndarray = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=0.15, random_state=0).fit_transform(points)
-    return found
+    return analysis.umap_plane(points, neighbours=NEIGHBOURS, min_dist=0.15)
 
 
 def _places(dataset: int, sus: np.ndarray) -> np.ndarray:
