@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROUND = 64  # seeds between two looks at how much is new
 SAME = 0.5  # of two sets' union: what they share if they are one cluster found twice
+BEYOND = 10  # times as far is looked where a cut is all that was reached
 STAYS = 0.5  # of a walk's time: what it spends in a set that is all it has reached
 
 
@@ -33,9 +34,9 @@ def find_clusters(
 
     From each seed: push (``PageRank``), rank what was reached by p_v/d_v, take the sweep cut. It is a cluster where
     φ(S) ≤ ``max_conductance``, and where it is not simply all that was reached (the main body, in which a push ends
-    nowhere in particular), unless the walk stays there for half of its time. Of two clusters that share half of their
-    union the one of smaller φ is kept. Seeds come in rounds of 64; a round that clusters less than ``stop_share`` of
-    the nodes anew is the last. The same arguments give the same clusters.
+    nowhere in particular) even at ε/10, unless half of the walk's time is accounted for there. Of two clusters that
+    share half of their union the one of smaller φ is kept. Seeds come in rounds of 64; a round that clusters less
+    than ``stop_share`` of the nodes anew is the last. The same arguments give the same clusters.
 
     Args:
         graph: scipy sparse [n, n], symmetric, as from ``knn_graph``.
@@ -88,15 +89,17 @@ def _cluster(
     walk: PageRank, node: int, epsilon: float, sizes: tuple[int, int], max_conductance: float, main_body: float
 ) -> Cut | None:
     """The cluster around a node, if there is one."""
-    reached = walk.push(node, epsilon)
-    if len(reached.nodes) < sizes[0]:
-        return None
-    ranked = reached.nodes[np.argsort(-reached.mass / walk.degrees[reached.nodes], kind="stable")]
-    cut = sweep_cut(walk.graph, ranked, *sizes, degrees=walk.degrees)
-    if cut is None or cut.conductance > max_conductance:
-        return None
-    everything = len(cut.nodes) >= main_body * min(len(ranked), sizes[1])
-    return None if everything and reached.mass.sum() < STAYS else cut
+    for nearer in (epsilon, epsilon / BEYOND):
+        reached = walk.push(node, nearer)
+        if len(reached.nodes) < sizes[0]:
+            return None
+        ranked = reached.nodes[np.argsort(-reached.mass / walk.degrees[reached.nodes], kind="stable")]
+        cut = sweep_cut(walk.graph, ranked, *sizes, degrees=walk.degrees)
+        if cut is None or cut.conductance > max_conductance:
+            return None
+        if len(cut.nodes) < main_body * min(len(ranked), sizes[1]) or reached.mass.sum() >= STAYS:
+            return cut
+    return None
 
 
 def _keep(kept: list[tuple[Cut, int]], cut: Cut, node: int) -> None:

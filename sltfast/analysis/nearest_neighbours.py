@@ -45,9 +45,7 @@ def nearest_neighbours(
     return _without_itself(found)
 
 
-def knn_graph(
-    points: np.ndarray | xr.DataArray, k: int = 45, device: str | torch.device | None = None
-) -> Any:
+def knn_graph(points: np.ndarray | xr.DataArray, k: int = 45, device: str | torch.device | None = None) -> Any:
     """The graph in which two points are joined where one is among the k nearest neighbours of the other.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,16 @@ class KnownText:
     def predicted(self) -> np.ndarray:
         """Names of the kinds of all tokens that are predicted, [rows, tokens − 1]."""
         return np.array(KINDS)[self.kinds[:, 1:]]
+
+    def kinds_of(self, tree: Any) -> np.ndarray:
+        """Names of the kinds of the tokens of ``response_matrix(tree)``, where this text is the tree's only data set.
+
+        Raises:
+            KeyError: a row of the tree is none of this text.
+        """
+        where = {tuple(row): index for index, row in enumerate(self.tokens.tolist())}
+        ids = tree["context"]["input_ids"].values.reshape(-1, self.tokens.shape[1])
+        return self.predicted()[[where[tuple(row)] for row in ids.tolist()]].ravel()
 
 
 def known_text(rows: int, tokens: int = 32, *, seed: int = 0, mixture: Mapping[str, float] = TEXT) -> KnownText:
