@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sltfast.gradient_home import GradientHome, give_home
 from sltfast.restriction import Restriction, Segment
 
 ALIGNMENT = 16  # elements: every segment starts on a cache line in fp32 and fp64 alike
@@ -163,6 +164,7 @@ class Arena:
             parts = [[restriction.segments[k] for k in kept] for restriction in restrictions]
             self.blocks.append(Block(parts, [read_as[part.name] for part in parts[0]], num_chains, dtype, device))
         self._differentiated = [[leaf.tensor for leaf in block.leaves] for block in self.blocks]
+        self._homes: list[GradientHome] = []
 
     @property
     def leaves(self) -> list[Leaf]:
@@ -196,8 +198,17 @@ class Arena:
         """
         total.backward(inputs=[tensor for tensors in self._differentiated for tensor in tensors])
 
+    def keep_gradients(self) -> None:
+        """Form gradients in the same memory from now on: one backward between two ``take_gradients``, on a CPU."""
+        self._homes = self._homes or [give_home(leaf.tensor) for leaf in self.leaves]
+
     def take_gradients(self) -> list[list[Tensor | None]]:
-        """What autograd made, block by block and leaf by leaf; None where the loss does not use the leaf."""
+        """What autograd made, block by block and leaf by leaf; None where the loss does not use the leaf.
+
+        They hold until the next ``backward`` where gradients are kept.
+        """
+        for home in self._homes:
+            home.free()
         taken: list[list[Tensor | None]] = []
         for tensors in self._differentiated:
             taken.append([tensor.grad for tensor in tensors])

@@ -62,3 +62,9 @@ class Problem:
     plans: Sequence[dict[str, Any]] = ()
     deaths: Sequence[dict[str, Any]] = ()
     weights: Restriction | None = None
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether the memory of gradients stays between steps: where there is plenty, and nothing else needs it."""
+        plenty = self.device.type == "cpu" and self.planner.sizing.plenty and not self.observables
+        return plenty and self.config.gradient_accumulation_steps == 1

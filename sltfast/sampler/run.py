@@ -168,6 +168,8 @@ class Run:
         engine = self.problem.planner.engine_for(lanes)
         transition = Transition(self.problem.config, engine.arena, lanes.chains, self.problem.device)
         capture = self._capture(lanes, engine)
+        if alone and self.problem.keeps_gradients:
+            engine.arena.keep_gradients()
         if alone:
             self._last = (lanes.cells, len(lanes), engine, transition, capture)
         return Flight(self.problem, lanes, engine, transition, capture, alone=alone)

@@ -120,6 +120,11 @@ class Sizing:
         live.peak = max(before, live.peak)
 
     @property
+    def plenty(self) -> bool:
+        """Whether the run needs so little of the budget that it was not worth measuring."""
+        return self._live is None
+
+    @property
     def before(self) -> int:
         """The peak of everything watched so far."""
         return 0 if self._live is None else self._live.peak

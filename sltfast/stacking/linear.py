@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sltfast.gradient_home import home_of
 from sltfast.stacking.lanes import Habit
 from sltfast.stacking.pieces import MovingWeight
 from sltfast.stacking.site import Site
@@ -99,6 +100,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, offset: Tensor | None, transposed: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.home = home_of(weight)
         ctx.transposed, ctx.offset = transposed, None if offset is None else offset.shape
         matrix = weight.mT if transposed else weight
         return torch.bmm(x, matrix) if offset is None else torch.baddbmm(offset, x, matrix)
@@ -110,7 +112,11 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = torch.bmm(gradient, weight if ctx.transposed else weight.mT)
         if ctx.needs_input_grad[1]:
-            to_weight = torch.bmm(gradient.mT, x) if ctx.transposed else torch.bmm(x.mT, gradient)
+            operands = (gradient.mT, x) if ctx.transposed else (x.mT, gradient)
+            fits = ctx.home is not None and gradient.dtype == x.dtype == weight.dtype
+            room = ctx.home.room() if fits else None
+            to_weight = torch.bmm(*operands) if room is None else torch.bmm(*operands, out=room)
+            del room  # held by nobody else, the leaf takes it without a copy
         if ctx.needs_input_grad[2]:
             to_offset = gradient.sum(1, keepdim=True).sum_to_size(ctx.offset)
         return to_x, to_weight, to_offset, None
