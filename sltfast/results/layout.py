@@ -14,6 +14,8 @@ from sltfast.sampler.transition import METRICS
 from sltfast.sampler.trial import Shapes
 
 CHUNK_ROWS = 50
+CHUNK_BYTES = 128 << 10  # up to which a chunk takes more rows than that: a file costs as much as many short rows
+STAGED_BYTES = 16 << 20  # what the chunks of all chains may hold for it, while they fill
 BLOCK_BYTES = 16 << 20  # of a chunk of blocks, whose rows may be large: no more than one row needs
 
 
@@ -35,13 +37,14 @@ class ArraySpec(NamedTuple):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Zarr chunks: one chain, at most 50 rows (of blocks: 16 MiB), all of the rest."""
+        """Zarr chunks: one chain, 50 rows or 128 KiB of them (of blocks at most 16 MiB), all of the rest."""
         if not self.rows:
             return self.shape
-        most = CHUNK_ROWS
+        row = max(1, int(np.prod(self.shape[2:])) * np.dtype(self.dtype).itemsize)
         if self.rows == "block":
-            row = int(np.prod(self.shape[2:])) * np.dtype(self.dtype).itemsize
-            most = max(1, min(CHUNK_ROWS, BLOCK_BYTES // max(1, row)))
+            most = max(1, min(CHUNK_ROWS, BLOCK_BYTES // row))
+        else:
+            most = max(CHUNK_ROWS, min(CHUNK_BYTES, STAGED_BYTES // self.shape[0]) // row)
         return (1, min(most, self.shape[1]), *self.shape[2:])
 
 

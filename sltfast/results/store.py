@@ -212,6 +212,7 @@ class ZarrStore:
                 dimension_names=spec.dims,
                 fill_value=spec.fill,
                 compressors=[compressor()],
+                chunk_key_encoding={"name": "default", "separator": "."},  # "/" is a directory for each dimension
             )
         group.attrs.update({**attrs, "completed": 0})
         files.settle()

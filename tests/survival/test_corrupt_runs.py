@@ -51,7 +51,7 @@ def refused(path, says):
 
 
 def test_chunks_that_are_cut_missing_or_replaced(whole, tmp_path):
-    chunks = [file.relative_to(whole[0]) for file in whole[0].rglob("c/**/*") if file.is_file()]
+    chunks = [file.relative_to(whole[0]) for file in whole[0].rglob("*") if file.is_file() and file.name != "zarr.json"]
     assert len(chunks) > 10
     for name in chunks:
         refused(damaged(whole, tmp_path, lambda path, name=name: (path / name).unlink()), "damaged: array")
@@ -67,7 +67,7 @@ def test_chunks_that_are_cut_missing_or_replaced(whole, tmp_path):
 
 
 def test_a_flipped_bit_is_never_read_as_a_value(whole, tmp_path):
-    chunks = [file.relative_to(whole[0]) for file in whole[0].rglob("c/**/*") if file.is_file()]
+    chunks = [file.relative_to(whole[0]) for file in whole[0].rglob("*") if file.is_file() and file.name != "zarr.json"]
     chosen = random.Random(1)
 
     def flip(path):
