@@ -4,9 +4,10 @@ Response matrices, tokens × components, in the order of the papers: ``response_
 ``standardise`` its columns, ``centre_rows``, then ``pca`` or ``whiten``; ``knn_graph`` of its
 rows, ``find_clusters`` of the graph, ``compare_clusters``, ``umap_plane``. Learning coefficients without chains:
 ``volume_exponent``. Compression at a loss tolerance: ``critical_compression``, and whether it goes with λ̂:
-``rank_correlation``.
+``rank_correlation``. Blocks of a loss kernel: ``block_contrast``.
 """
 
+from .block_contrast import BlockContrast, block_contrast
 from .cluster_labels import compare_clusters
 from .clusters import find_clusters
 from .compression import CriticalCompression, critical_compression, factorised, pruned, quantised
@@ -21,10 +22,12 @@ from .sweep_cut import sweep_cut
 from .volume import VolumeExponent, volume_exponent
 
 __all__ = [
+    "BlockContrast",
     "CriticalCompression",
     "PageRank",
     "RankCorrelation",
     "VolumeExponent",
+    "block_contrast",
     "centre_rows",
     "compare_clusters",
     "critical_compression",
