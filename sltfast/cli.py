@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(reason: object, code: int, traceback: bool = False) -> int:
     if traceback and isinstance(reason, BaseException):
         raise reason
-    print(f"sltfast: {reason}", file=sys.stderr)
+    notes = [note for note in getattr(reason, "__notes__", []) if "\n" not in note]  # where it was: "at step 100"
+    print(f"sltfast: {'; '.join([str(reason), *notes])}", file=sys.stderr)
     return code
 
 

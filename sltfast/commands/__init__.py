@@ -1,6 +1,6 @@
 """The subcommands: each module has SUMMARY, DESCRIPTION, EPILOG, add_arguments and run, and imports late."""
 
-from sltfast.commands import bif, demo, doctor, llc, report, susceptibilities, sweep
+from sltfast.commands import bif, campaign, demo, doctor, llc, report, susceptibilities, sweep
 
 SUBCOMMANDS = {
     "demo": demo,
@@ -8,6 +8,7 @@ SUBCOMMANDS = {
     "sweep": sweep,
     "susceptibilities": susceptibilities,
     "bif": bif,
+    "campaign": campaign,
     "report": report,
     "doctor": doctor,
 }

@@ -57,17 +57,24 @@ def observables(model: nn.Module, rows: Any, settings: Mapping[str, Any]) -> dic
     files = named_files(settings["observable"])
     read = language_model.reader(model, dict(settings)) if files else None
     texts = {DATA: rows} | {name: read([file]) for name, file in files.items() if read is not None}
-    found = {}
-    for name, data in texts.items():
-        count = len(data["input_ids"] if isinstance(data, dict) else data)
-        batches = min(settings["batches_per_draw"], count // settings["batch_size"])
-        if batches < 1:
-            raise ValueError(
-                f"observable {name!r} has {count} rows, fewer than a batch of {settings['batch_size']}: give more "
-                "text, or a smaller --batch-size or --context"
-            )
-        found[name] = (data, batches)
-    return found
+    wanted, batch_size = settings["batches_per_draw"], settings["batch_size"]
+    return {name: batches_of(name, data, wanted, batch_size) for name, data in texts.items()}
+
+
+def batches_of(name: str, data: Any, batches_per_draw: int, batch_size: int) -> tuple[Any, int]:
+    """The rows of an observable, and how many batches are read of it at a draw: as many as wanted, where it has them.
+
+    Raises:
+        ValueError: fewer rows than a batch.
+    """
+    count = len(data["input_ids"] if isinstance(data, dict) else data)
+    batches = min(batches_per_draw, count // batch_size)
+    if batches < 1:
+        raise ValueError(
+            f"observable {name!r} has {count} rows, fewer than a batch of {batch_size}: give more text, or a smaller "
+            "--batch-size or --context"
+        )
+    return data, batches
 
 
 def how_to_report(settings: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def resolve(settings: Sequence[Setting], arguments: argparse.Namespace, config: 
 def _from_file(settings: Sequence[Setting], path: Path) -> dict[str, Any]:
     known = {setting.name: setting for setting in settings}
     found: dict[str, Any] = {}
-    for key, value in _parsed(path).items():
+    for key, value in parsed(path).items():
         name = key.replace("-", "_")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -130,7 +130,39 @@ def _from_file(settings: Sequence[Setting], path: Path) -> dict[str, Any]:
     return found
 
 
-def _parsed(path: Path) -> Mapping[str, Any]:
+def checked_table(
+    settings: Sequence[Setting], table: Mapping[str, Any], source: str, also: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every setting of a table by name: as given there, else its default.
+
+    Args:
+        settings: what the table may hold.
+        table: from a configuration file.
+        source: the file and the table, for errors.
+        also: what else the file may hold, for errors.
+
+    Raises:
+        ValueError: an unknown key, or a value of the wrong kind.
+    """
+    known = {setting.name: setting for setting in settings}
+    found = {name: setting.default for name, setting in known.items()}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"{source}: unknown key {shown(key)}; {hint}It may hold {', '.join([*known, *also])}")
+        found[name] = known[name].checked(value, source)
+    return found
+
+
+def parsed(path: Path) -> Mapping[str, Any]:
+    """What a configuration file holds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is neither TOML nor JSON, or cannot be parsed.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
     try:
