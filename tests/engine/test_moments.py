@@ -282,8 +282,7 @@ def test_the_plan_counts_the_accumulators(kind, others, tmp_path, monkeypatch, c
     on_disk = network(tmp_path / "run", **kind, engine="stacked", plan=True)
     of_rows = [v for v in on_disk.dataset.data_vars.values() if v.dims[1:2] in (("step",), ("draw",), ("block",))]
     paired = 8 * 3 * on_disk.sizes["step"]  # losses at w* are no rows
-    waiting = sum(one.nbytes * min(50, one.shape[1]) // one.shape[1] for one in of_rows)
-    waiting -= paired * min(50, on_disk.sizes["step"]) // on_disk.sizes["step"]
+    waiting = sum(one.nbytes for one in of_rows) - paired  # short rows: all of a run of 60 steps stand in one chunk
     assert lane_records(on_disk) == lane_records(tree) + waiting
     assert lane_records(network(plan=True, engine="stacked")) == 0
 
