@@ -15,12 +15,17 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The module behind torch.compile and (Distributed)DataParallel wrappers.
 
     Raises:
-        TypeError: no module.
+        TypeError: no module, or a scripted one, whose weights no clone can share.
     """
     given: Any = model
     if not isinstance(given, nn.Module):
         what = f"the class {given.__name__} itself" if isinstance(given, type) else type(given).__name__
         raise TypeError(f"model must be a torch.nn.Module, got {what} (sltfast.inputs loads models from disk)")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError(
+            f"{type(given).__name__} is compiled by torch.jit, which keeps its weights to itself: give the "
+            "torch.nn.Module that was scripted or traced (torch.compile's modules are taken as they are)"
+        )
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):

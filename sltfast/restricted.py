@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sltfast.chains import Wanted, run_chains
+from sltfast.clone import unwrap
 from sltfast.observables import ObservableSpec
 from sltfast.request import resolve
 from sltfast.restriction import ParamMasks
+from sltfast.restriction.components import components
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,7 +23,7 @@ def sample_restrictions(
     model: nn.Module,
     dataset: Any,
     observables: Mapping[str, ObservableSpec] | None = None,
-    weight_restrictions: Mapping[str, ParamMasks] | None = None,
+    weight_restrictions: Mapping[str, ParamMasks] | Sequence[str] | str = (),
     *,
     output_path: str | Path | None = None,
     **sampling: Any,
@@ -36,7 +38,8 @@ def sample_restrictions(
         model: as ``sltfast.sample``.
         dataset: as ``sltfast.sample``.
         observables: as ``sltfast.sample``.
-        weight_restrictions: ``{name: param_masks}``; None as param_masks: the whole model.
+        weight_restrictions: ``{name: param_masks}`` (None as param_masks: the whole model); or names of parts, each a
+            restriction called like itself: ``["l0h1", "l1 mlp"]``, "all heads", "all".
         output_path: ``runs/llm.zarr`` writes each restriction to ``runs/llm_<name>.zarr``, each a run of its own that
             ``sltfast.open`` reads; the same call resumes what was interrupted.
         **sampling: every other keyword of ``sltfast.sample``; ``lr`` and ``n_beta`` are required.
@@ -45,23 +48,18 @@ def sample_restrictions(
         By name, the tree that ``sltfast.sample`` returns.
 
     Raises:
-        TypeError: weight_restrictions is no mapping from names, or a keyword that ``sltfast.sample`` does not have.
+        TypeError: weight_restrictions of another type, or a keyword that ``sltfast.sample`` does not have.
         AllChainsDied: no chain of any restriction is left; where only some restrictions are without one, ``alive`` says
             so.
         ValueError: it is empty, or two names would be written to one file; else as ``sltfast.sample``.
 
     Source: weight-restricted posteriors: Wang et al. 2410.02984.
     """
-    if not isinstance(weight_restrictions, Mapping) or not all(isinstance(name, str) for name in weight_restrictions):
-        raise TypeError(
-            f"weight_restrictions must be a mapping from names to param_masks, got {type(weight_restrictions).__name__}"
-        )
-    if not weight_restrictions:
-        raise ValueError("weight_restrictions is empty: give at least one, such as {'full': None}")
     if "param_masks" in sampling:
         raise TypeError("param_masks belongs in weight_restrictions here: {name: param_masks}")
     config, request = resolve(dataset, sampling)
-    wanted = {name: Wanted(masks, path_of(output_path, name)) for name, masks in weight_restrictions.items()}
+    named = components(unwrap(model), weight_restrictions, full=False)
+    wanted = {name: Wanted(masks, path_of(output_path, name)) for name, masks in named.items()}
     paths = [one.output_path for one in wanted.values() if one.output_path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError(f"two of the restrictions {sorted(wanted)} would be written to one file: rename one")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sltfast.batches import BatchStream
+from sltfast.clone import unwrap
 from sltfast.data import COLUMNS, Source, as_source
 from sltfast.errors import AllChainsDied
 from sltfast.estimators.collection import estimate_of, stacked
@@ -15,6 +16,7 @@ from sltfast.losses import check_tokens
 from sltfast.request import resolve
 from sltfast.restricted import path_of, sample_restrictions
 from sltfast.restriction import ParamMasks, Restriction
+from sltfast.restriction.components import components
 from sltfast.results.sampled_losses import InitLoss
 from sltfast.sampler.config import SamplerConfig
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def refined_llc(
     model: nn.Module,
     datasets: Mapping[str, Any],
-    weight_restrictions: Mapping[str, ParamMasks] | None = None,
+    weight_restrictions: Mapping[str, ParamMasks] | Sequence[str] | str | None = None,
     *,
     lr: float,
     n_beta: float,
@@ -50,7 +52,7 @@ def refined_llc(
     Args:
         model: see ``sltfast.sample``.
         datasets: ``{name: data set}``, each as ``sltfast.sample`` takes it; their λ̂ compare at the same nβ.
-        weight_restrictions: ``{name: param_masks}``; None: ``{"full": None}``, the whole model.
+        weight_restrictions: as ``sltfast.sample_restrictions``; None: ``{"full": None}``, the whole model.
         lr: step size ε > 0.
         n_beta: inverse temperature nβ.
         loss_fn: see ``sltfast.sample``.
@@ -67,16 +69,15 @@ def refined_llc(
         settings.
 
     Raises:
-        TypeError: datasets or weight_restrictions is no mapping from names, or as ``sltfast.sample``.
+        TypeError: datasets is no mapping from names, or as ``sltfast.sample_restrictions``.
         ValueError: one of them is empty, two cells would be written to one file, or as ``sltfast.sample``; before the
             first step of any cell.
         AllChainsDied: no chain of any cell lived.
 
     Source: Wang et al. 2410.02984.
     """
-    restrictions = {"full": None} if weight_restrictions is None else weight_restrictions
-    _check_names("datasets", datasets, "{'train': data}")
-    _check_names("weight_restrictions", restrictions, "{'full': None}")
+    _check_names(datasets)
+    restrictions = components(unwrap(model), "full" if weight_restrictions is None else weight_restrictions, full=False)
     if set(datasets) <= set(COLUMNS):
         raise TypeError(f"datasets has the columns of one data set, {sorted(datasets)}: give {{'train': data}}")
     keywords = {**needed_for(init_loss, sampling), "lr": lr, "n_beta": n_beta, "loss_fn": loss_fn}
@@ -98,11 +99,12 @@ def refined_llc(
     return stacked(estimates, {"dataset": list(datasets), "wr": list(restrictions)})
 
 
-def _check_names(what: str, given: Any, example: str) -> None:
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise TypeError(f"{what} must be a mapping from names, such as {example}, got {type(given).__name__}")
-    if not given:
-        raise ValueError(f"{what} is empty: give at least one, such as {example}")
+def _check_names(datasets: Any) -> None:
+    example = "{'train': data}"
+    if not isinstance(datasets, Mapping) or not all(isinstance(name, str) for name in datasets):
+        raise TypeError(f"datasets must be a mapping from names, such as {example}, got {type(datasets).__name__}")
+    if not datasets:
+        raise ValueError(f"datasets is empty: give at least one, such as {example}")
 
 
 def _paths(

@@ -1,5 +1,7 @@
 """Bad input is one clear error before the first step, and writes nothing."""
 
+import warnings
+
 import pytest
 import torch
 from models import Mlp, regression_data, regression_loss, tiny_neox, token_rows
@@ -20,6 +22,12 @@ def detached(model, batch):
     return regression_loss(model, batch).detach()
 
 
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather see it gone; models on disk stay
+        return torch.jit.script(torch.nn.Linear(3, 2))
+
+
 OUTSIDE = Mlp()
 
 
@@ -37,6 +45,7 @@ OUTSIDE = Mlp()
         (Mlp, DATA, {"observables": [DATA]}, TypeError, "observables must be a mapping"),
         (Mlp, DATA, {"observables": {"a b": DATA, "a_b": DATA}, "batches_per_draw": 1}, ValueError, "rename one"),
         (Mlp, DATA, {"observables": {"a": (DATA, 0)}}, ValueError, "batches_per_draw"),
+        (scripted, DATA, {}, TypeError, "compiled by torch.jit.*that was scripted"),
         (Mlp, DATA, {"loss_fn": None}, TypeError, "not recognised as a causal language model"),
         (Mlp, DATA, {"loss_fn": detached}, ValueError, "without a gradient"),
         (Mlp, DATA, {"loss_fn": lambda m, b: regression_loss(OUTSIDE, b)}, ValueError, "no gradient.*passed to it"),

@@ -89,11 +89,24 @@ def test_models_and_losses_of_any_kind():
         np.testing.assert_allclose(together[name]["loss"], alone["loss"], rtol=1e-5)
 
 
+def test_names_of_parts_stand_for_restrictions():
+    model, data = tiny_neox(), token_rows()
+    by_name = sltfast.sample_restrictions(model, data, {}, ["l1 mlp", "all heads"], **SETTINGS)
+    heads = sltfast.head_names(model)
+    mapped = sltfast.sample_restrictions(model, data, {}, {name: name for name in ["l1 mlp", *heads]}, **SETTINGS)
+    assert list(by_name) == list(mapped) == ["l1 mlp", *heads]
+    for name, tree in mapped.items():
+        np.testing.assert_array_equal(by_name[name]["loss"], tree["loss"], err_msg=name)
+    (whole,) = sltfast.sample_restrictions(torch.nn.DataParallel(model), data, {}, "full", **SETTINGS).values()
+    np.testing.assert_array_equal(whole["loss"], sltfast.sample(model, data, **SETTINGS)["loss"])
+
+
 @pytest.mark.parametrize(
     ("restrictions", "changes", "error", "says"),
     [
         ({}, {}, ValueError, "weight_restrictions is empty"),
-        (["l0h0"], {}, TypeError, "must be a mapping from names"),
+        ([b"l0h0"], {}, TypeError, "a list of names of parts"),
+        (["l9h0"], {}, ValueError, "l9h0"),
         ({"a": "l9h0"}, {}, ValueError, "l9h0"),
         ({"a": None}, {"param_masks": None}, TypeError, "param_masks belongs in weight_restrictions"),
         ({"a": None}, {"num_drawz": 3}, TypeError, "did you mean 'num_draws'"),

@@ -91,7 +91,7 @@ def test_a_cell_without_a_living_chain_is_reported():
     ("datasets", "restrictions", "changes", "error", "message"),
     [
         ([1], PARTS, {}, TypeError, "datasets must be a mapping from names, such as {'train': data}, got list"),
-        ({"train": DATA["train"]}, "l0h1", {}, TypeError, "weight_restrictions must be a mapping"),
+        ({"train": DATA["train"]}, 3, {}, TypeError, "weight_restrictions must be {name: param_masks} or a list"),
         ({"input_ids": token_rows()}, PARTS, {}, TypeError, "columns of one data set"),
         (DATA, PARTS, {"param_masks": None}, TypeError, "param_masks belongs in weight_restrictions"),
         (DATA, {"full": None, "none": "third.*"}, {}, ValueError, "names 'third"),
