@@ -4,13 +4,14 @@ Response matrices, tokens × components, in the order of the papers: ``response_
 ``standardise`` its columns, ``centre_rows``, then ``pca`` or ``whiten``; ``knn_graph`` of its
 rows, ``find_clusters`` of the graph, ``compare_clusters``, ``umap_plane``. Learning coefficients without chains:
 ``volume_exponent``. Compression at a loss tolerance: ``critical_compression``, and whether it goes with λ̂:
-``rank_correlation``. Blocks of a loss kernel: ``block_contrast``.
+``rank_correlation``. Blocks of a loss kernel: ``block_contrast``. Sign changes and peaks over training: ``course``.
 """
 
 from .block_contrast import BlockContrast, block_contrast
 from .cluster_labels import compare_clusters
 from .clusters import find_clusters
 from .compression import CriticalCompression, critical_compression, factorised, pruned, quantised
+from .course import Course, course
 from .nearest_neighbours import knn_graph, nearest_neighbours
 from .pagerank import PageRank
 from .plane import umap_plane
@@ -23,6 +24,7 @@ from .volume import VolumeExponent, volume_exponent
 
 __all__ = [
     "BlockContrast",
+    "Course",
     "CriticalCompression",
     "PageRank",
     "RankCorrelation",
@@ -30,6 +32,7 @@ __all__ = [
     "block_contrast",
     "centre_rows",
     "compare_clusters",
+    "course",
     "critical_compression",
     "factorised",
     "find_clusters",

