@@ -9,9 +9,11 @@ under SGLD: `quadratic_covariance_sgld`. Influence over training: `Hierarchy`, w
 known at every time. Susceptibilities of linear regression, both estimators: `regression_susceptibility`, from the
 covariance of its weights, `regression_covariance`. The toy model of superposition, its population loss and polygons:
 `superposition_loss`, `superposition_polygon`, `superposition_hessian_rank` (these in torch).
+Reinforcement learning with exact regret: `Gridworld` (in torch).
 """
 
 from .gaussian import quadratic_covariance_sgld, quadratic_llc, quadratic_llc_sgld, sgld_stability_limit
+from .gridworld import Gridworld
 from .hierarchy import Hierarchy
 from .learning_coefficients import (
     dln_learning_coefficient,
@@ -26,6 +28,7 @@ from .superposition import Polygon, superposition_hessian_rank, superposition_lo
 from .susceptibility import regression_covariance, regression_susceptibility
 
 __all__ = [
+    "Gridworld",
     "Hierarchy",
     "LinearRegression",
     "Polygon",
